@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/route"
+)
+
+// Upstreams is where requests can go. All methods may be called from many goroutines and
+// must not block.
+type Upstreams interface {
+	// Resolve maps the name a client asked for to a model: itself, an alias, or, for "", the
+	// only model there is.
+	Resolve(name string) (model string, ok bool)
+	// Models lists what clients may ask for.
+	Models() []api.Model
+	// Candidates appends a view of every upstream of model to dst.
+	Candidates(model string, dst []route.Candidate) []route.Candidate
+	// Acquire counts a request in on an upstream. False if it cannot take one any more.
+	Acquire(id string) (Lease, bool)
+	// Changed gives a channel that is closed when some upstream becomes ready, frees a slot
+	// or goes away: those who wait look again.
+	Changed() <-chan struct{}
+	// Report says what an upstream did with a request, for its breaker.
+	Report(id string, r route.Result)
+}
+
+// Lease is one request's place on an upstream.
+type Lease struct {
+	URL       string // base, e.g. http://127.0.0.1:18000
+	Model     string // name the upstream knows the model by; "" leaves the request's as it is
+	Key       string // bearer token for the upstream; "" for none
+	Simulated bool
+	Client    *http.Client // to reach it with; nil: the gateway's own
+	// Release counts the request out and gives the worker time that falls to it. It may be
+	// called more than once; later calls give the first answer.
+	Release func() time.Duration
+}
+
+// Accounts is where requests are recorded. No method blocks.
+type Accounts interface {
+	// Open records that r was dispatched. r may change afterwards.
+	Open(r *api.Request)
+	// Price fills the cost fields of r and its attempts from their usage and shares.
+	Price(r *api.Request)
+	// Settle records the end of r, priced. r must not change afterwards.
+	Settle(r *api.Request)
+}

@@ -1,0 +1,18 @@
+package route
+
+// Candidate is a copied view of one upstream. Nothing is locked while a choice is made.
+type Candidate struct {
+	ID       string  // name of the worker or provider
+	Ready    bool    // answers and may be routed to (not starting, draining, stalled …)
+	Provider bool    // a paid API: only when no worker can
+	InFlight int     // requests of ours that are with it now
+	MaxSeqs  int     // requests it runs at once; 0: not known
+	Waiting  float64 // requests queued in it, as last scraped; 0 where not known
+	KV       float64 // share of its KV cache in use, 0..1; 0 where not known
+	Open     bool    // its breaker is open
+}
+
+// Request is what a choice depends on.
+type Request struct {
+	Tried []string // upstreams that failed this request already
+}
