@@ -45,6 +45,7 @@ const (
 	PromptSend    Verb = "prompt.send"    // ID: chosen by the caller; Target: model; Text: the prompt
 	PromptCancel  Verb = "prompt.cancel"  // Target: the ID
 	EngineStop    Verb = "engine.stop"    // Args["workers"]: "stop" (default) or "keep"
+	EngineRestart Verb = "engine.restart" // drains, then runs the binary anew; workers are kept
 	EngineReload  Verb = "engine.reload"  // reads the config again
 )
 

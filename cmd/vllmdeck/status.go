@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/tui"
+)
+
+func statusCmd(g *globals) *cobra.Command {
+	var asJSON, watch bool
+	var every time.Duration
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show engine, workers, traffic and money",
+		Long: `Show what the running engine does: workers, traffic, latency, money.
+
+With --json it prints the whole snapshot (schema 1). With --watch it goes on, one line (or one
+JSON object) each time.`,
+		Example: "vllmdeck status\nvllmdeck status --json | jq .workers[].state\nvllmdeck status --watch --every 5s",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, s, err := g.snapshot(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			out := cmd.OutOrStdout()
+			if !watch {
+				return printStatus(out, s, asJSON)
+			}
+			if !asJSON {
+				fmt.Fprintln(out, watchHeader)
+			}
+			tick := time.NewTicker(every)
+			defer tick.Stop()
+			for {
+				if asJSON {
+					err = json.NewEncoder(out).Encode(s)
+				} else {
+					_, err = fmt.Fprintln(out, watchLine(s))
+				}
+				if err != nil {
+					return err
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-tick.C:
+				}
+				if s, err = fetch(cmd.Context(), c); err != nil {
+					return err
+				}
+			}
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the snapshot as JSON")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until interrupted")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "with --watch: how often")
+	return cmd
+}
+
+func fetch(ctx context.Context, c api.Source) (*api.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return c.Snapshot(ctx)
+}
+
+func printStatus(out io.Writer, s *api.Snapshot, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(s)
+	}
+	_, err := io.WriteString(out, statusText(s))
+	return err
+}
+
+// statusText is the engine on one screen, for people and for a terminal of 80 columns.
+func statusText(s *api.Snapshot) string {
+	var b strings.Builder
+	e := s.Engine
+	fmt.Fprintf(&b, "vllmdeck %s  %s  %s  pid %d  up %s", e.Version, e.Status, e.URL, e.PID, age(s.Time.Sub(e.Started)))
+	if e.Simulated {
+		b.WriteString("  SIMULATED")
+	}
+	b.WriteString("\n\n")
+	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, "WORKER\tMODEL\tSTATE\tPID\tRUN/Q\tKV\tTOK/S\tUP")
+	for _, w := range s.Workers {
+		state := string(w.State)
+		switch {
+		case w.Stalled:
+			state = "stalled"
+		case w.State == api.Starting && w.Phase != "":
+			state += ": " + w.Phase
+			if w.Progress != nil {
+				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
+			}
+		}
+		if w.Simulated {
+			state += " (SIMULATED)"
+		}
+		up := "-"
+		if !w.Started.IsZero() && w.State != api.Failed && w.State != api.Stopped {
+			up = age(s.Time.Sub(w.Started))
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\n", safe(w.Name), safe(w.Model), state, number(w.PID), figure(w.Running, "%.0f"),
+			figure(w.Waiting, "%.0f"), percent(w.KV), figure(w.OutRate, "%.0f"), up)
+	}
+	_ = tw.Flush()
+	for _, w := range s.Workers {
+		if w.Error != "" {
+			fmt.Fprintf(&b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
+			if w.Remedy != "" {
+				fmt.Fprintf(&b, "  %s\n", safe(w.Remedy))
+			}
+		}
+	}
+	if len(s.Workers) == 0 {
+		b.WriteString("no workers: \"vllmdeck init\" writes a config from what this machine has\n")
+	}
+	t := s.Traffic
+	fmt.Fprintf(&b, "\nrequests  %d in flight, %d queued, %d ended, %d failed, %d rejected, %d cancelled\n", t.InFlight, t.Queued, t.Total, t.Failed, t.Rejected, t.Cancelled)
+	if len(s.Windows) > 0 {
+		w := s.Windows[0]
+		fmt.Fprintf(&b, "last %s   TTFT p50 %s p95 %s   E2E p95 %s   %d requests\n", age(time.Duration(w.Span)), seconds(w.TTFT.P50), seconds(w.TTFT.P95), seconds(w.E2E.P95), w.Count)
+	}
+	m := s.Money
+	fmt.Fprintf(&b, "%-9s actual %s (idle %s)   would have cost %s   net %s", m.Period, usd(m.Actual), usd(m.Idle), usd(m.Would), usd(m.Savings))
+	if m.Baseline != "" {
+		fmt.Fprintf(&b, "   vs %s", safe(m.Baseline))
+		if m.PriceDate != "" {
+			fmt.Fprintf(&b, " (%s)", m.PriceDate)
+		}
+	}
+	if m.Simulated {
+		b.WriteString("   SIMULATED")
+	}
+	b.WriteByte('\n')
+	for _, line := range m.Missing {
+		fmt.Fprintf(&b, "          %s\n", safe(line))
+	}
+	for _, n := range s.Notices {
+		if n.Active {
+			fmt.Fprintf(&b, "! %s\n", safe(n.Text))
+		}
+	}
+	return b.String()
+}
+
+const watchHeader = "TIME      READY  IN-FLIGHT  QUEUED  REQ/S  TOK/S  TTFT-P95  FAILED  NET"
+
+func watchLine(s *api.Snapshot) string {
+	ready := 0
+	for _, w := range s.Workers {
+		if w.State == api.Ready && !w.Stalled {
+			ready++
+		}
+	}
+	var rps, tps float64
+	ttft := "-"
+	if len(s.Windows) > 0 {
+		w := s.Windows[0]
+		rps, tps = lastFull(w.Requests), lastFull(w.Output)
+		ttft = seconds(w.TTFT.P95)
+	}
+	mark := ""
+	if s.Engine.Simulated {
+		mark = "  SIMULATED"
+	}
+	return fmt.Sprintf("%s  %2d/%-2d  %9d  %6d  %5.1f  %5.0f  %8s  %6d  %s%s", s.Time.Format(time.TimeOnly), ready, len(s.Workers),
+		s.Traffic.InFlight, s.Traffic.Queued, rps, tps, ttft, s.Traffic.Failed, usd(s.Money.Savings), mark)
+}
+
+// lastFull is the newest bucket that has passed whole.
+func lastFull(s api.Series) float64 {
+	if len(s) < 2 {
+		return 0
+	}
+	return s[len(s)-2]
+}
+
+// safe makes foreign text harmless on a terminal.
+func safe(s string) string { return string(tui.Sanitize(s)) }
+
+func age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	}
+}
+
+func number(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+func figure(v *float64, format string) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf(format, *v)
+}
+
+func percent(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", *v*100)
+}
+
+func seconds(v *float64) string {
+	switch {
+	case v == nil:
+		return "-"
+	case *v < 1:
+		return fmt.Sprintf("%.0fms", *v*1000)
+	default:
+		return fmt.Sprintf("%.1fs", *v)
+	}
+}
+
+// usd writes an amount with as many decimals as its size asks for.
+func usd(n *api.Nanos) string {
+	if n == nil {
+		return "unknown"
+	}
+	v := n.USD()
+	sign := ""
+	if v < 0 {
+		sign, v = "-", -v
+	}
+	switch {
+	case v == 0:
+		return "$0"
+	case v < 0.01:
+		return fmt.Sprintf("%s$%.6f", sign, v)
+	case v < 10:
+		return fmt.Sprintf("%s$%.4f", sign, v)
+	default:
+		return fmt.Sprintf("%s$%.2f", sign, v)
+	}
+}

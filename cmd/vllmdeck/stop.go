@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/term"
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+func stopCmd(g *globals) *cobra.Command {
+	var keep, yes bool
+	cmd := &cobra.Command{
+		Use:   "stop [WORKER…]",
+		Short: "Stop the engine and its workers, or some workers",
+		Long: `Stop the engine: requests end first (config: grace), then the workers, each with its whole
+process tree. --keep-workers leaves them running: the next engine takes them up again.
+
+With names, stop those workers alone; the engine goes on.
+
+It names what will stop and asks; without a terminal it needs --yes.`,
+		ValidArgsFunction: g.completeWorkers,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, s, err := g.snapshot(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			plan, err := stopPlan(s, args, keep)
+			if err != nil {
+				return err
+			}
+			if err := confirm(cmd, plan, yes); err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				for _, w := range args {
+					if err := c.Do(cmd.Context(), api.Action{Verb: api.WorkerStop, Target: w}); err != nil {
+						return err
+					}
+				}
+				for _, w := range args {
+					if err := waitWorker(cmd, c, w, api.Stopped, 5*time.Minute); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			workers := "stop"
+			if keep {
+				workers = "keep"
+			}
+			if err := c.Do(cmd.Context(), api.Action{Verb: api.EngineStop, Args: map[string]string{"workers": workers}}); err != nil {
+				return err
+			}
+			if err := waitGone(cmd.Context(), c, s.Engine.PID); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "stopped")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep-workers", false, "leave the workers running for the next engine")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// stopPlan says in one line each what will stop.
+func stopPlan(s *api.Snapshot, args []string, keep bool) (string, error) {
+	var b strings.Builder
+	line := func(w api.Worker) {
+		fmt.Fprintf(&b, "  worker %s (%s, %s", safe(w.Name), safe(w.Model), w.State)
+		if w.PID != 0 {
+			fmt.Fprintf(&b, ", pid %d", w.PID)
+		}
+		if w.InFlight > 0 {
+			fmt.Fprintf(&b, ", %d requests in flight", w.InFlight)
+		}
+		b.WriteString(")\n")
+	}
+	if len(args) > 0 {
+		b.WriteString("This stops:\n")
+		for _, name := range args {
+			w, ok := findWorker(s, name)
+			if !ok {
+				return "", unknownWorker(s, name)
+			}
+			line(w)
+		}
+		return b.String(), nil
+	}
+	fmt.Fprintf(&b, "This stops:\n  the engine at %s (pid %d, %d requests in flight)\n", s.Engine.URL, s.Engine.PID, s.Traffic.InFlight)
+	if keep {
+		b.WriteString("The workers go on.\n")
+		return b.String(), nil
+	}
+	for _, w := range s.Workers {
+		switch {
+		case w.Kind == "attach":
+			fmt.Fprintf(&b, "  (worker %s is not ours: it goes on)\n", safe(w.Name))
+		case w.State != api.Stopped && w.State != api.Failed:
+			line(w)
+		}
+	}
+	return b.String(), nil
+}
+
+// confirm asks on a terminal and needs yes without one.
+func confirm(cmd *cobra.Command, plan string, yes bool) error {
+	if yes {
+		return nil
+	}
+	if !term.IsTerminal(os.Stdin.Fd()) {
+		return &exitError{code: exitUsage, err: fmt.Errorf("%snot on a terminal: say --yes to do it", plan)}
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%sGo on? [y/N] ", plan)
+	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && answer == "" {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return &exitError{code: exitFailed, err: errors.New("nothing was stopped")}
+}
+
+// waitGone waits until the engine's process has ended, however long its workers take; where
+// that cannot be seen (another host), until its socket is silent.
+func waitGone(ctx context.Context, c *api.Client, pid int) error {
+	local := !strings.HasPrefix(c.Addr(), "ssh://")
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if local && pid != os.Getpid() {
+			if !processAlive(pid) {
+				return nil
+			}
+			continue
+		}
+		if _, err := fetch(ctx, c); errors.Is(err, api.ErrAway) {
+			return nil
+		}
+	}
+}
