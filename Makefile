@@ -8,7 +8,7 @@ LINT := $(shell $(GO) env GOPATH)/bin/golangci-lint
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-vllm test race test-vllm lint fmt fuzz bench prices demo golden man clean
+.PHONY: help build run run-vllm test race test-vllm lint fmt fuzz bench bench-gateway prices demo golden man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +50,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 
 bench: build ## gateway beside nginx and the direct path, console frame, ledger, metrics
 	$(GO) test -run '^$$' -bench 'FrameConsole|Frame160x50|Pick|LedgerRows|Read58k|Histogram|Rate1K' -benchtime 1s ./tui ./backend/... ./metrics
-	./bench/gateway.sh
+	$(GO) run ./backend/gateway/gatewaybench -rounds 3
+
+bench-gateway: build ## gateway beside nginx and the direct path, five rounds
+	$(GO) run ./backend/gateway/gatewaybench
 
 prices: ## generate the embedded price table from the snapshot in the repository
 	$(GO) run ./backend/cost/prices/gen

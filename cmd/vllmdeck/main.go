@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"charm.land/fang/v2"
-	"github.com/spf13/cobra"
 )
 
 // Exit codes, the same for every command.
@@ -63,18 +61,4 @@ func exitCode(err error) int {
 	default:
 		return exitFailed
 	}
-}
-
-func rootCmd() *cobra.Command {
-	g := &globals{}
-	root := &cobra.Command{
-		Use:   "vllmdeck",
-		Short: "Operations console for self-hosted vLLM",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("not wired yet")
-		},
-	}
-	root.PersistentFlags().StringVar(&g.config, "config", "", "config file (default: $VLLMDECK_CONFIG, ./vllmdeck.yaml, the XDG config folder, /etc/vllmdeck)")
-	root.PersistentFlags().StringVar(&g.engine, "engine", "", "engine to talk to: unix:PATH or ssh://HOST (default: the running one of this user)")
-	return root
 }

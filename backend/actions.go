@@ -1,0 +1,94 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// maxLines bounds one answer of Log.
+const maxLines = 2000
+
+var _ api.Source = (*Backend)(nil)
+
+// Snapshot implements api.Source.
+func (b *Backend) Snapshot(ctx context.Context) (*api.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return b.snap.Load(), nil
+}
+
+// Log implements api.Source.
+func (b *Backend) Log(ctx context.Context, name string, after uint64) ([]api.Line, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if name == "engine" {
+		return b.opts.Log.After(after, maxLines), nil
+	}
+	if id, ok := strings.CutPrefix(name, "prompt/"); ok {
+		return b.tester.log(id, after, maxLines)
+	}
+	log, err := b.pool.Logs(name)
+	if err != nil {
+		return nil, err
+	}
+	return log.After(after, maxLines), nil
+}
+
+// Spend implements api.Source.
+func (b *Backend) Spend(ctx context.Context, q api.Query) ([]api.Row, error) {
+	return b.ledger.Spend(ctx, q)
+}
+
+// Do implements api.Source.
+func (b *Backend) Do(ctx context.Context, a api.Action) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if a.Verb != api.PromptSend && a.Verb != api.PromptCancel {
+		b.log.Info("order", "verb", string(a.Verb), "target", a.Target)
+	}
+	switch a.Verb {
+	case api.WorkerStart:
+		return b.pool.Start(a.Target)
+	case api.WorkerStop:
+		return b.pool.Stop(a.Target)
+	case api.WorkerRestart:
+		return b.pool.Restart(a.Target)
+	case api.WorkerDrain:
+		return b.pool.Drain(a.Target)
+	case api.WorkerResume:
+		return b.pool.Resume(a.Target)
+	case api.PromptSend:
+		if _, ok := b.upstreams.Resolve(a.Target); !ok {
+			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
+		}
+		return b.tester.send(b.life, a)
+	case api.PromptCancel:
+		return b.tester.cancel(a.Target)
+	case api.EngineStop:
+		switch a.Args["workers"] {
+		case "", "stop":
+			b.Stop(true)
+		case "keep":
+			b.Stop(false)
+		default:
+			return fmt.Errorf("%w: workers=%q: want stop or keep", api.ErrRefused, a.Args["workers"])
+		}
+		return nil
+	case api.EngineRestart:
+		if b.opts.Demo {
+			return fmt.Errorf("%w: the demo cannot restart: its folder goes with it", api.ErrRefused)
+		}
+		b.restart.Store(true)
+		b.Stop(false)
+		return nil
+	case api.EngineReload:
+		return b.reload()
+	}
+	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
+}

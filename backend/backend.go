@@ -1,0 +1,288 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/cost"
+	"github.com/vllmdeck/vllmdeck/backend/gateway"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+	"github.com/vllmdeck/vllmdeck/backend/ledger"
+	"github.com/vllmdeck/vllmdeck/backend/quality"
+	"github.com/vllmdeck/vllmdeck/backend/worker"
+	"github.com/vllmdeck/vllmdeck/config"
+	"github.com/vllmdeck/vllmdeck/metrics"
+)
+
+// Options is what a Backend is built from.
+type Options struct {
+	Config   *config.Config
+	Load     func() (*config.Config, error) // reads the config again; nil: there is nothing to reload
+	Version  string
+	Self     []string // command of our own binary, for shims and simulated workers
+	Demo     bool
+	Lease    string       // lock file that local workers live by; "" for none
+	Listener net.Listener // of the gateway; Run closes it
+	Log      *Log
+}
+
+// Backend is the engine. Build it with New, run it with Run.
+type Backend struct {
+	opts     Options
+	log      *slog.Logger
+	hostname string
+	started  time.Time
+	url      string
+
+	config  atomic.Pointer[config.Config]
+	pricing atomic.Pointer[pricing]
+	money   atomic.Pointer[money]
+	snap    atomic.Pointer[api.Snapshot]
+	seq     atomic.Uint64
+
+	pool      *worker.Pool
+	upstreams *upstreams
+	gateway   *gateway.Gateway
+	ledger    *ledger.Ledger
+	recorder  *metrics.Recorder
+	exporter  *metrics.Exporter
+	gpus      *metrics.GPUs
+	host      *metrics.HostReader
+	answers   *quality.Distribution
+	ratings   *quality.Queue
+	recent    recent
+	notices   noticeBoard
+	tester    *tester
+
+	reloading sync.Mutex
+	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
+	endLife   context.CancelFunc
+	stopOnce  sync.Once
+	stopped   chan struct{} // closed by Stop
+	endAll    atomic.Bool   // Stop: workers too
+	stopping  atomic.Bool
+	restart   atomic.Bool
+}
+
+// New builds an engine: it opens the ledger and starts nothing.
+func New(ctx context.Context, o Options) (*Backend, error) {
+	b := &Backend{opts: o, log: slog.New(o.Log), started: time.Now(), stopped: make(chan struct{})}
+	b.life, b.endLife = context.WithCancel(context.WithoutCancel(ctx))
+	b.hostname, _ = os.Hostname()
+	b.url = gatewayURL(o.Config, o.Listener.Addr())
+
+	l, err := ledger.Open(ctx, o.Config.State, b.log)
+	if err != nil {
+		return nil, err
+	}
+	b.ledger = l
+	for _, n := range l.Notices() {
+		b.notice(n)
+	}
+	b.recorder = metrics.NewRecorder(b.started)
+	b.exporter = metrics.NewExporter(o.Version)
+	b.gpus = &metrics.GPUs{Log: b.log}
+	b.host = &metrics.HostReader{}
+	b.answers = quality.NewDistribution(o.Config.Health.Target)
+	b.ratings = quality.NewQueue(b.answers, b.recent.rated)
+
+	shim := append(append([]string{}, o.Self...), "shim")
+	process := &launch.Process{Shim: shim, Log: b.log}
+	b.pool = worker.NewPool(worker.Options{
+		Launchers: map[string]launch.Launcher{"vllm": process, "sim": process, "attach": launch.Attach{}},
+		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Log: b.log, Notice: b.notice,
+		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+	})
+	b.upstreams = newUpstreams(b.pool)
+	b.gateway = b.newGateway()
+	b.tester = &tester{client: &http.Client{Transport: inproc{b.gateway}}, key: b.gateway.Internal, find: b.recent.find}
+	b.money.Store(&money{})
+	if err := b.apply(o.Config); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	b.publishOnce(time.Now())
+	return b, nil
+}
+
+// newGateway wires the gateway to the pool and the accounts.
+func (b *Backend) newGateway() *gateway.Gateway {
+	return &gateway.Gateway{
+		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
+		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
+		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
+		Rated: func(r *api.Request, prompt, answer string) {
+			b.ratings.Offer(quality.Job{ID: r.ID, Model: r.Model, Answer: quality.Answer{Prompt: prompt, Text: answer, Finish: r.Finish}})
+		},
+	}
+}
+
+// apply takes a config: names, prices, limits, workers. It is all or nothing as far as that
+// can be known beforehand: config.Load has checked it.
+func (b *Backend) apply(c *config.Config) error {
+	p := newPricing(cost.Embedded(), c)
+	if err := b.pool.Apply(c); err != nil {
+		return err
+	}
+	b.upstreams.apply(c)
+	b.pricing.Store(p)
+	b.config.Store(c)
+	b.gateway.Configure(gatewaySettings(c))
+	return nil
+}
+
+// reload reads the config again. What cannot change while the engine runs is refused by name.
+func (b *Backend) reload() error {
+	b.reloading.Lock()
+	defer b.reloading.Unlock()
+	if b.opts.Load == nil {
+		return fmt.Errorf("%w: this engine has no config file", api.ErrRefused)
+	}
+	c, err := b.opts.Load()
+	if err != nil {
+		return fmt.Errorf("%w: the config stays as it was: %w", api.ErrRefused, err)
+	}
+	old := b.config.Load()
+	switch {
+	case c.State != old.State:
+		return fmt.Errorf("%w: state: cannot change while the engine runs: \"vllmdeck stop\", then start it", api.ErrRefused)
+	case c.Listen != old.Listen, (c.TLS == nil) != (old.TLS == nil):
+		return fmt.Errorf("%w: listen: and tls: change by \"vllmdeck restart\"", api.ErrRefused)
+	}
+	if err := b.apply(c); err != nil {
+		return err
+	}
+	b.log.Info("config reloaded", "path", c.Path)
+	return nil
+}
+
+// URL is where clients reach the gateway.
+func (b *Backend) URL() string { return b.url }
+
+// Restarting says that the engine ended to be run anew.
+func (b *Backend) Restarting() bool { return b.restart.Load() }
+
+// Stop makes Run end: requests first, then, if asked, the workers, then the ledger. Later
+// calls change nothing.
+func (b *Backend) Stop(workers bool) {
+	b.stopOnce.Do(func() {
+		b.endAll.Store(workers)
+		b.stopping.Store(true)
+		close(b.stopped)
+	})
+}
+
+// Run runs the engine until Stop or the end of ctx, which is a Stop that keeps the workers.
+//
+// The end goes from the outside in: the gateway stops accepting and lets requests end (grace),
+// then workers are ended or let go, then the ledger is flushed.
+func (b *Backend) Run(ctx context.Context) error {
+	inner, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	records, closeRecords := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeRecords()
+	ledgerDone := make(chan error, 1)
+	go func() { ledgerDone <- b.ledger.Run(records) }()
+
+	g, gctx := errgroup.WithContext(inner)
+	g.Go(func() error { return b.pool.Run(gctx) })
+	g.Go(func() error { return b.gpus.Run(gctx) })
+	g.Go(func() error { return b.ratings.Run(gctx) })
+	g.Go(func() error { return b.publish(gctx) })
+	g.Go(func() error { return b.keepTime(gctx) })
+	g.Go(func() error { return b.countMoney(gctx) })
+	server := b.gateway.Server(b.config.Load().TLS != nil)
+	g.Go(func() error { return b.serve(server) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			b.Stop(false)
+		case <-b.stopped:
+		case <-gctx.Done():
+		}
+		b.shutDown(ctx, server)
+		end()
+		return nil
+	})
+	err := g.Wait()
+	b.endLife()
+	b.tester.wait()
+	closeRecords()
+	return errors.Join(err, <-ledgerDone, b.ledger.Close())
+}
+
+func (b *Backend) serve(server *http.Server) error {
+	var err error
+	if t := b.config.Load().TLS; t != nil {
+		err = server.ServeTLS(b.opts.Listener, t.Cert, t.Key)
+	} else {
+		err = server.Serve(b.opts.Listener)
+	}
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve gateway: %w", err)
+	}
+	return nil
+}
+
+// shutDown lets requests end within the grace, cuts the rest, then ends the workers if that was
+// asked.
+func (b *Backend) shutDown(ctx context.Context, server *http.Server) {
+	b.stopping.Store(true)
+	ctx = context.WithoutCancel(ctx)
+	grace, cancel := context.WithTimeout(ctx, b.config.Load().Grace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		n := b.gateway.Traffic().InFlight
+		b.log.Warn("requests cut at the end of the grace", "requests", n)
+		_ = server.Close()
+	}
+	b.endLife() // prompt tests
+	if !b.endAll.Load() {
+		return
+	}
+	if err := b.pool.StopAll(ctx); err != nil {
+		b.log.Error("workers not stopped", "error", err)
+		b.notice(api.Notice{Level: "error", Text: err.Error()})
+	}
+}
+
+// notice shows something to the operator and logs it.
+func (b *Backend) notice(n api.Notice) {
+	b.notices.add(n)
+	level := slog.LevelInfo
+	switch n.Level {
+	case "warning":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	}
+	b.log.Log(context.Background(), level, "notice", "worker", n.Worker, "text", n.Text)
+}
+
+// gatewayURL is the base URL for a client on this host.
+func gatewayURL(c *config.Config, addr net.Addr) string {
+	scheme := "http"
+	if c.TLS != nil {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return scheme + "://" + addr.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(strings.TrimSpace(host), port)
+}

@@ -1,0 +1,105 @@
+package backend
+
+import (
+	"context"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// publish makes a new Snapshot every tick until ctx ends.
+func (b *Backend) publish(ctx context.Context) error {
+	tick := time.NewTicker(api.Tick)
+	defer tick.Stop()
+	for {
+		b.publishOnce(time.Now())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (b *Backend) publishOnce(now time.Time) {
+	s := b.build(now)
+	b.exporter.State(s)
+	b.snap.Store(s)
+}
+
+// build looks at every part once. What it hands out is not changed afterwards.
+func (b *Backend) build(now time.Time) *api.Snapshot {
+	cfg := b.config.Load()
+	m := b.money.Load()
+	s := &api.Snapshot{
+		Schema:  api.Schema,
+		Seq:     b.seq.Add(1),
+		Time:    now,
+		Models:  b.upstreams.Models(),
+		Workers: b.pool.Statuses(),
+		GPUs:    b.gpus.Latest(),
+		Host:    b.host.Read(now),
+		Traffic: b.gateway.Traffic(),
+		Answers: b.answers.Answers(now),
+		Prompts: b.tester.prompts(b.healthOf),
+		Notices: b.notices.list(),
+	}
+	p := b.pricing.Load()
+	for i := range s.Workers {
+		s.Workers[i].HourCost = p.hours[s.Workers[i].Name]
+	}
+	b.recorder.InFlight(now, s.Traffic.InFlight)
+	b.recorder.Savings(now, m.savingsUSD())
+	s.Windows = b.recorder.Windows(now)
+	s.Money = m.at(s, p, cfg)
+	s.Engine = api.Engine{
+		Version: b.opts.Version, PID: os.Getpid(), Host: b.hostname, Started: b.started, URL: b.url, State: cfg.State, Config: cfg.Path,
+		Demo: b.opts.Demo, Simulated: allSimulated(s.Workers), Status: status(s.Models), Stopping: b.stopping.Load(),
+		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
+	}
+	s.Requests = b.requests()
+	return s
+}
+
+// requests lists those in flight first, oldest first, then the newest that ended.
+func (b *Backend) requests() []api.Request {
+	out := b.gateway.InFlight(nil)
+	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
+	if len(out) > maxRequests/2 {
+		out = out[:maxRequests/2]
+	}
+	return b.recent.list(out, maxRequests-len(out))
+}
+
+func (b *Backend) healthOf(requestID string) *float64 {
+	if q, ok := b.recent.find(requestID); ok {
+		return q.Health
+	}
+	return nil
+}
+
+func allSimulated(workers []api.Worker) bool {
+	for _, w := range workers {
+		if !w.Simulated {
+			return false
+		}
+	}
+	return len(workers) > 0
+}
+
+// status is the state of the whole: ok if every model has all its workers ready, degraded if
+// every model can be served, down otherwise.
+func status(models []api.Model) string {
+	worst := "ok"
+	for _, m := range models {
+		switch {
+		case m.Ready == 0:
+			return "down"
+		case m.Ready < m.Workers:
+			worst = "degraded"
+		}
+	}
+	return worst
+}

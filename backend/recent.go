@@ -1,0 +1,60 @@
+package backend
+
+import (
+	"sync"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// maxRequests is how many requests a snapshot shows at most.
+const maxRequests = 200
+
+// recent keeps the requests that ended last.
+type recent struct {
+	mu   sync.Mutex
+	ring [maxRequests]api.Request
+	next int
+	n    int
+}
+
+func (r *recent) add(q *api.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ring[r.next] = *q
+	r.next = (r.next + 1) % len(r.ring)
+	r.n = min(r.n+1, len(r.ring))
+}
+
+// list appends the kept requests to dst, newest first, at most limit.
+func (r *recent) list(dst []api.Request, limit int) []api.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range min(limit, r.n) {
+		dst = append(dst, r.ring[(r.next-1-i+len(r.ring))%len(r.ring)])
+	}
+	return dst
+}
+
+// find gives the kept request with an id.
+func (r *recent) find(id string) (api.Request, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.n {
+		if q := &r.ring[(r.next-1-i+len(r.ring))%len(r.ring)]; q.ID == id {
+			return *q, true
+		}
+	}
+	return api.Request{}, false
+}
+
+// rated notes the health of a kept request.
+func (r *recent) rated(id string, health float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.n {
+		if q := &r.ring[(r.next-1-i+len(r.ring))%len(r.ring)]; q.ID == id {
+			q.Health = &health
+			return
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package backend
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/cost"
+	"github.com/vllmdeck/vllmdeck/backend/gateway"
+	"github.com/vllmdeck/vllmdeck/backend/route"
+	"github.com/vllmdeck/vllmdeck/backend/worker"
+	"github.com/vllmdeck/vllmdeck/config"
+)
+
+// upstreams is the gateway's view of the pool: names resolved, workers as candidates, each
+// request's share of a worker's time.
+type upstreams struct {
+	pool  *worker.Pool
+	names atomic.Pointer[names]
+
+	mu    sync.RWMutex
+	state map[string]*upstream // by worker
+}
+
+// upstream is what we keep of a worker beside its own status.
+type upstream struct {
+	mu      sync.Mutex // guards breaker
+	breaker route.Breaker
+	meter   *cost.Meter
+	key     string // the server's own key
+}
+
+// names is how requests find their workers; immutable.
+type names struct {
+	models  []config.Model
+	resolve map[string]string   // name or alias: model
+	workers map[string][]string // model: workers, in the order of the config
+	keys    map[string]string   // worker: the server's own key
+}
+
+func newUpstreams(pool *worker.Pool) *upstreams {
+	u := &upstreams{pool: pool, state: map[string]*upstream{}}
+	u.names.Store(&names{})
+	return u
+}
+
+// apply takes the names of a new config.
+func (u *upstreams) apply(c *config.Config) {
+	n := &names{resolve: map[string]string{}, workers: map[string][]string{}, keys: map[string]string{}}
+	n.models = c.AllModels()
+	for _, m := range n.models {
+		n.resolve[m.Name] = m.Name
+		for _, a := range m.Aliases {
+			n.resolve[a] = m.Name
+		}
+	}
+	for _, w := range c.Workers {
+		n.workers[w.Model] = append(n.workers[w.Model], w.Name)
+		n.keys[w.Name] = w.APIKey.Val
+	}
+	u.names.Store(n)
+}
+
+// of gives what we keep of a worker.
+func (u *upstreams) of(name string) *upstream {
+	u.mu.RLock()
+	s := u.state[name]
+	u.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s = u.state[name]; s == nil {
+		s = &upstream{meter: cost.NewMeter(time.Now())}
+		u.state[name] = s
+	}
+	return s
+}
+
+// Resolve implements gateway.Upstreams.
+func (u *upstreams) Resolve(name string) (string, bool) {
+	n := u.names.Load()
+	if name == "" {
+		if len(n.models) == 1 {
+			return n.models[0].Name, true
+		}
+		return "", false
+	}
+	model, ok := n.resolve[name]
+	return model, ok
+}
+
+// Models implements gateway.Upstreams.
+func (u *upstreams) Models() []api.Model {
+	n := u.names.Load()
+	out := make([]api.Model, 0, len(n.models))
+	for _, m := range n.models {
+		am := api.Model{Name: m.Name, Aliases: m.Aliases, Baseline: m.Baseline}
+		for _, name := range n.workers[m.Name] {
+			w, ok := u.pool.Status(name)
+			if !ok {
+				continue
+			}
+			am.Workers++
+			am.Simulated = am.Simulated || w.Simulated
+			if routable(&w) {
+				am.Ready++
+			}
+			if w.MaxLen > 0 && (am.MaxLen == 0 || w.MaxLen < am.MaxLen) {
+				am.MaxLen = w.MaxLen
+			}
+		}
+		out = append(out, am)
+	}
+	return out
+}
+
+func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
+
+// Candidates implements gateway.Upstreams.
+func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
+	now := time.Now()
+	for _, name := range u.names.Load().workers[model] {
+		w, ok := u.pool.Status(name)
+		if !ok {
+			continue
+		}
+		s := u.of(name)
+		s.mu.Lock()
+		open := s.breaker.Open(now)
+		s.mu.Unlock()
+		dst = append(dst, route.Candidate{
+			ID: name, Ready: routable(&w), InFlight: u.pool.InFlight(name), MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+		})
+	}
+	return dst
+}
+
+func or0(v *float64) float64 {
+	if v == nil {
+		return 0
+	}
+	return *v
+}
+
+// Changed implements gateway.Upstreams.
+func (u *upstreams) Changed() <-chan struct{} { return u.pool.Changed() }
+
+// Acquire implements gateway.Upstreams.
+func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
+	w, ok := u.pool.Status(id)
+	if !ok {
+		return gateway.Lease{}, false
+	}
+	release, ok := u.pool.Acquire(id)
+	if !ok {
+		return gateway.Lease{}, false
+	}
+	s := u.of(id)
+	now := time.Now()
+	s.mu.Lock()
+	attempt := s.breaker.Begin(now)
+	s.mu.Unlock()
+	mark := s.meter.Begin(now)
+	var once sync.Once
+	var share time.Duration
+	return gateway.Lease{
+		URL: w.URL, Model: w.Served, Key: u.names.Load().keys[id], Simulated: w.Simulated,
+		Release: func() time.Duration {
+			once.Do(func() {
+				share = s.meter.End(time.Now(), mark)
+				release()
+			})
+			return share
+		},
+		Report: func(r route.Result) {
+			s.mu.Lock()
+			s.breaker.End(attempt, r, time.Now())
+			s.mu.Unlock()
+			if r == route.Failed {
+				u.pool.Failed(id)
+			}
+		},
+	}, true
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/charmbracelet/x/term"
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/tui"
+)
+
+// consoleFlags are how the console looks.
+type consoleFlags struct {
+	theme, graph string
+	ascii        bool
+	readOnly     bool
+}
+
+func (f *consoleFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.theme, "theme", "auto", "auto, dark, light, mono, tty16 or cvd")
+	cmd.Flags().StringVar(&f.graph, "graph", "braille", "braille, block or ascii")
+	cmd.Flags().BoolVar(&f.ascii, "ascii", false, "no character beyond ASCII")
+	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "look, give no orders")
+}
+
+func attachCmd(g *globals) *cobra.Command {
+	f := &consoleFlags{}
+	cmd := &cobra.Command{
+		Use:     "attach [ADDR]",
+		Short:   "Open the console on a running engine",
+		Long:    "Open the console on the running engine of this user, or on another one: unix:PATH or ssh://HOST\n(there, vllmdeck must be in the PATH of a non-interactive shell).",
+		Example: "vllmdeck attach\nvllmdeck attach ssh://gpu-a1",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				g.engine = args[0]
+			}
+			c, err := g.dial()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return openConsole(cmd, c, f)
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// onTerminal says whether there is a person at both ends.
+func onTerminal() bool {
+	return term.IsTerminal(os.Stdin.Fd()) && term.IsTerminal(os.Stdout.Fd()) && os.Getenv("TERM") != "dumb"
+}
+
+// openConsole runs the console on a source until its user leaves, and says what goes on.
+func openConsole(cmd *cobra.Command, src api.Source, f *consoleFlags) error {
+	if !onTerminal() {
+		s, err := fetch(cmd.Context(), src)
+		if err != nil {
+			return err
+		}
+		return printStatus(cmd.OutOrStdout(), s, false)
+	}
+	_, err := tui.Run(cmd.Context(), tui.Options{
+		Source: src, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
+	})
+	if err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 2*time.Second)
+	defer cancel()
+	s, err := src.Snapshot(ctx)
+	switch {
+	case errors.Is(err, api.ErrAway), err == nil && s.Engine.Stopping:
+		fmt.Fprintln(cmd.OutOrStdout(), "the engine has stopped, or is stopping")
+	case err != nil:
+		return err
+	default:
+		fmt.Fprintf(cmd.OutOrStdout(), "still serving on %s; \"vllmdeck\" returns, \"vllmdeck stop\" ends it\n", s.Engine.URL)
+	}
+	return nil
+}

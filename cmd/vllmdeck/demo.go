@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/cost"
+	"github.com/vllmdeck/vllmdeck/config"
+	"github.com/vllmdeck/vllmdeck/tui"
+)
+
+// realThing is how to get from the demo to a real worker.
+const realThing = `Everything here is SIMULATED. For the real thing:
+  vllmdeck init        writes a config from the GPUs, vLLM and models of this machine
+  vllmdeck setup cpu   builds a real vLLM and a small real model, without a GPU (6 GB, minutes)`
+
+// demoOptions are what a demo can be asked for.
+type demoOptions struct {
+	headless bool
+	seed     int64
+	listen   string
+	quiet    bool // no synthetic clients
+}
+
+func demoCmd(*globals) *cobra.Command {
+	o := demoOptions{}
+	f := &consoleFlags{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show everything with simulated workers and clients; leaves nothing behind",
+		Long: `Run engine and console in one process, with simulated vLLM workers and synthetic clients. It
+uses free ports and a temporary folder, so it runs beside anything, and everything is gone when
+it ends, also by kill -9. The seed fixes prompts, texts, arrivals and faults; timings are
+measured. Everything simulated says SIMULATED.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd, f, o) },
+	}
+	cmd.Flags().BoolVar(&o.headless, "headless", false, "no console: serve and print what happens until interrupted")
+	cmd.Flags().Int64Var(&o.seed, "seed", 1, "of prompts, texts, arrivals and faults")
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the gateway")
+	cmd.Flags().BoolVar(&o.quiet, "no-traffic", false, "no synthetic clients")
+	f.register(cmd)
+	return cmd
+}
+
+// demoConfig is the demo's config: three simulated workers of two models. The GPU rate is a list
+// price: RTX 4090 at RunPod's community cloud, 2026-09-25.
+func demoConfig(o demoOptions, state string) string {
+	return fmt.Sprintf(`listen: %q
+state: %q
+grace: 1s
+models:
+  - {name: llama-3.1-8b-instruct, aliases: [default]}
+  - {name: qwen3-8b}
+workers:
+  - {name: w0, model: llama-3.1-8b-instruct, gpus: 1, stop_timeout: 1s, sim: {seed: %[3]d, start: 900ms, ttft: 90ms, itl: 14ms, max_num_seqs: 24}}
+  - {name: w1, model: llama-3.1-8b-instruct, gpus: 1, stop_timeout: 1s, sim: {seed: %[3]d, start: 1200ms, ttft: 90ms, itl: 14ms, max_num_seqs: 24}}
+  - {name: w2, model: qwen3-8b, gpus: 1, stop_timeout: 1s, sim: {seed: %[3]d, start: 1500ms, ttft: 120ms, itl: 18ms, max_num_seqs: 16}}
+cost:
+  baseline: openai/gpt-4o-mini
+  gpu_hour: 0.34
+  label: "demo rate, SIMULATED: RTX 4090 list price of 2026-09-25"
+`, o.listen, state, o.seed)
+}
+
+func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
+	dir, err := os.MkdirTemp("", "vllmdeck-demo-")
+	if err != nil {
+		return fmt.Errorf("make demo folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	lease, err := holdLease(filepath.Join(dir, "lease"))
+	if err != nil {
+		return err
+	}
+	defer lease.Close()
+	cfg, err := config.Parse("demo", []byte(demoConfig(o, dir)), cost.Embedded().Known)
+	if err != nil {
+		return fmt.Errorf("demo config: %w", err)
+	}
+
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	ready := make(chan *engine, 1)
+	ended := make(chan error, 1)
+	var out io.Writer
+	if o.headless {
+		out = cmd.ErrOrStderr()
+		fmt.Fprintln(out, realThing)
+	}
+	go func() {
+		_, err := runEngine(ctx, engineOptions{
+			cfg: cfg, demo: true, stopWorkers: true, lease: lease.Name(), out: out, ready: func(e *engine) { ready <- e },
+		})
+		ended <- err
+	}()
+	var e *engine
+	select {
+	case e = <-ready:
+	case err := <-ended:
+		return err
+	}
+	clients := make(chan struct{})
+	go func() {
+		defer close(clients)
+		if !o.quiet {
+			newDemoClients(e.url, o.seed, e).run(ctx)
+		}
+	}()
+	err = demoFront(cmd, f, o, e, ended)
+	e.Stop(true)
+	cancel()
+	<-clients
+	if eerr := <-ended; err == nil && eerr != nil && !errors.Is(eerr, context.Canceled) {
+		err = eerr
+	}
+	return err
+}
+
+// demoFront is what the user sees until the demo ends: the console, or lines.
+func demoFront(cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine, ended chan error) error {
+	if !o.headless {
+		_, err := tui.Run(cmd.Context(), tui.Options{
+			Source: e, Demo: true, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
+		})
+		if err == nil {
+			fmt.Fprintln(cmd.OutOrStdout(), "the demo has ended; nothing is left.")
+			fmt.Fprintln(cmd.OutOrStdout(), realThing)
+		}
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "SIMULATED: serving on "+e.url)
+	fmt.Fprintln(cmd.OutOrStdout(), watchHeader)
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case err := <-ended:
+			ended <- err // for who waits after us
+			return nil
+		case <-tick.C:
+		}
+		s, err := fetch(cmd.Context(), api.Source(e))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), watchLine(s))
+	}
+}
+
+// holdLease takes a lock that ends with this process, however it ends: the demo's workers live
+// by it.
+func holdLease(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make demo lease: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock demo lease: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend"
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+	"github.com/vllmdeck/vllmdeck/config"
+)
+
+func serveCmd(g *globals) *cobra.Command {
+	var workers string
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the engine in the foreground: gateway, workers, ledger",
+		Long: `Run the engine without a console: for systemd, containers, or a terminal of its own.
+
+SIGTERM and SIGINT end it: it stops accepting, lets requests end (config: grace), flushes the
+ledger and exits. Workers keep running and the next engine takes them up; --workers=stop ends
+them too, for containers. SIGHUP reads the config again. In a systemd unit: KillMode=process.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if workers != "keep" && workers != "stop" {
+				return &exitError{code: exitUsage, err: fmt.Errorf("--workers=%s: want keep or stop", workers)}
+			}
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			var out io.Writer = cmd.ErrOrStderr()
+			if quiet {
+				out = nil
+			}
+			return serve(cmd.Context(), engineOptions{
+				cfg: cfg, load: func() (*config.Config, error) { return loadConfig(cfg.Path) },
+				stopWorkers: workers == "stop", out: out, ready: func(e *engine) { fmt.Fprintln(cmd.OutOrStdout(), "serving on "+e.url) },
+			})
+		},
+	}
+	cmd.Flags().StringVar(&workers, "workers", "keep", "what becomes of workers when the engine ends: keep or stop")
+	cmd.Flags().BoolVar(&quiet, "quiet", false, "log to the state folder only")
+	return cmd
+}
+
+// load finds and reads the config that the command line means. None is a usage error.
+func (g *globals) load() (*config.Config, error) {
+	path, ok, err := config.Find(g.config)
+	if err != nil {
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	if !ok {
+		return nil, &exitError{code: exitUsage, err: errors.New(`no config: "vllmdeck init" writes one from what this machine has, "vllmdeck demo" needs none`)}
+	}
+	return loadConfig(path)
+}
+
+// engineOptions are what differs between serve, the console's own engine and the demo.
+type engineOptions struct {
+	cfg         *config.Config
+	load        func() (*config.Config, error) // for reload; nil: there is nothing to reload
+	demo        bool
+	stopWorkers bool          // on SIGTERM and SIGINT
+	lease       string        // lock file that local workers live by; "" for none
+	out         io.Writer     // log beside the file; nil for none
+	ready       func(*engine) // called once everything listens; nil for none
+	log         *backend.Log
+}
+
+// engine is a running engine with its control socket and its place in the runtime folder.
+type engine struct {
+	*backend.Backend
+	url    string
+	socket string
+}
+
+// serve runs an engine until it is told to end. A restart replaces this process.
+func serve(ctx context.Context, o engineOptions) error {
+	restart, err := runEngine(ctx, o)
+	if err != nil || !restart {
+		return err
+	}
+	self, err := ownPath()
+	if err != nil {
+		return err
+	}
+	if err := execSelf(self, os.Args[1:]); err != nil {
+		return fmt.Errorf("run %s anew: %w", self, err)
+	}
+	return nil
+}
+
+// runEngine is one life of an engine. It says true if a restart was asked for.
+func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
+	lock, err := backend.OpenState(o.cfg.State)
+	var held *backend.HeldError
+	switch {
+	case errors.As(err, &held):
+		return false, &exitError{code: exitRunning, err: fmt.Errorf("an engine runs on this state already: pid %d at %s (\"vllmdeck\" attaches to it, \"vllmdeck stop\" ends it)", held.PID, held.URL)}
+	case err != nil:
+		return false, err
+	}
+	defer lock.Close()
+
+	file, err := launch.OpenRotating(filepath.Join(o.cfg.State, "logs", "engine.log"), int64(o.cfg.Logs.Size), o.cfg.Logs.Keep)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	outs := []io.Writer{file}
+	if o.out != nil {
+		outs = append(outs, o.out)
+	}
+	elog := backend.NewLog(outs...)
+	log := slog.New(elog)
+
+	ln, err := listenGateway(ctx, o.cfg)
+	if err != nil {
+		return false, err
+	}
+	defer ln.Close()
+	self, err := ownPath()
+	if err != nil {
+		return false, err
+	}
+	b, err := backend.New(ctx, backend.Options{
+		Config: o.cfg, Load: o.load, Version: version, Self: []string{self}, Demo: o.demo, Lease: o.lease, Listener: ln, Log: elog,
+	})
+	if err != nil {
+		return false, err
+	}
+	e := &engine{Backend: b, url: b.URL()}
+	if err := lock.Publish(e.url); err != nil {
+		return false, err
+	}
+
+	e.socket, err = controlSocket(o.cfg.State)
+	if err != nil {
+		return false, err
+	}
+	control, err := api.Listen(ctx, e.socket)
+	if err != nil {
+		return false, err
+	}
+	// No limit on how long a request takes: a stop waits for its workers.
+	srv := &http.Server{Handler: api.Handler(b, version), ReadHeaderTimeout: 10 * time.Second}
+	controlDone := make(chan struct{})
+	go func() { defer close(controlDone); _ = srv.Serve(control) }()
+	defer func() {
+		_ = srv.Close()
+		<-controlDone
+	}()
+	rec := engineRecord{
+		PID: os.Getpid(), Birth: processBirth(os.Getpid()), Socket: e.socket, URL: e.url, State: o.cfg.State,
+		Config: o.cfg.Path, Version: version, Demo: o.demo, Started: time.Now(),
+	}
+	unregister, err := rec.register()
+	if err != nil {
+		return false, err
+	}
+	defer unregister()
+
+	stopSignals := handleSignals(b, log, o)
+	defer stopSignals()
+	log.Info("engine started", "version", version, "pid", os.Getpid(), "url", e.url, "state", o.cfg.State, "config", o.cfg.Path)
+	if o.ready != nil {
+		o.ready(e)
+	}
+	err = b.Run(ctx)
+	log.Info("engine ended", "restart", b.Restarting())
+	return b.Restarting(), err
+}
+
+// handleSignals turns signals into orders. A second SIGTERM or SIGINT ends the process at once.
+func handleSignals(b *backend.Backend, log *slog.Logger, o engineOptions) func() {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		stopping := false
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-ch:
+				if s == syscall.SIGHUP {
+					if o.demo {
+						b.Stop(true) // its terminal is gone
+						continue
+					}
+					if err := b.Do(context.Background(), api.Action{Verb: api.EngineReload}); err != nil {
+						log.Error("reload refused", "error", err)
+					}
+					continue
+				}
+				if stopping {
+					log.Warn("engine ends at once", "signal", s.String())
+					os.Exit(exitFailed)
+				}
+				stopping = true
+				log.Info("engine stops", "signal", s.String(), "stop_workers", o.stopWorkers)
+				b.Stop(o.stopWorkers)
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(done) }
+}
+
+// listenGateway opens the gateway's port, and names who has it if somebody does.
+func listenGateway(ctx context.Context, cfg *config.Config) (net.Listener, error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
+	if err == nil {
+		return ln, nil
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: the port is taken%s: stop that, or set listen: to another one", cfg.Listen, launch.PortOwner(cfg.Listen))
+	}
+	return nil, fmt.Errorf("listen on %s: %w: set listen: in the config", cfg.Listen, err)
+}
+
+// ownPath is the binary that runs, as a path that a later exec finds: also after an upgrade
+// has put a new file in its place.
+func ownPath() (string, error) {
+	if startPath == "" {
+		return "", errors.New("the path of this binary is not known: is /proc mounted?")
+	}
+	return startPath, nil
+}
+
+// startPath is read when the process starts: later, a replaced file would show as deleted.
+var startPath = func() string {
+	p, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return p
+}()
