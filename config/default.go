@@ -1,0 +1,84 @@
+package config
+
+import (
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// DefaultBaseline is what would-have-cost is compared with unless something else is asked for.
+const DefaultBaseline = "openai/gpt-4o-mini"
+
+// Default gives a config with everything set that has a default, and nothing that serves:
+// whoever makes a config in code starts here.
+func Default() *Config {
+	c := &Config{}
+	c.setDefaults()
+	return c
+}
+
+// DefaultWorker gives a worker with everything set that has a default.
+func DefaultWorker() Worker {
+	var w Worker
+	w.setDefaults()
+	return w
+}
+
+// DefaultSim gives the settings of "sim: {}".
+func DefaultSim() *Sim {
+	s := &Sim{}
+	s.setDefaults()
+	return s
+}
+
+func (c *Config) setDefaults() {
+	c.Listen = "127.0.0.1:8090"
+	c.Grace = 30 * time.Second
+	c.Gateway = Gateway{
+		CostInfo:    api.Ptr(true),
+		MaxBody:     32 << 20,
+		Queue:       256,
+		QueueWait:   30 * time.Second,
+		TTFTTimeout: 120 * time.Second,
+		IdleTimeout: 60 * time.Second,
+	}
+	c.Cost.Baseline = DefaultBaseline
+	c.Health.Target = 0.8
+	c.Logs = Logs{Size: 20 << 20, Keep: 5}
+	c.State = defaultState()
+}
+
+func (w *Worker) setDefaults() {
+	w.Start = api.Ptr(true)
+	w.StartTimeout = 30 * time.Minute
+	w.StopTimeout = 30 * time.Second
+	w.Restart.setDefaults()
+}
+
+func (v *VLLM) setDefaults() { v.Bin = "vllm" }
+
+func (s *Sim) setDefaults() {
+	*s = Sim{Seed: 1, Start: time.Second, TTFT: 60 * time.Millisecond, ITL: 12 * time.Millisecond, MaxSeqs: 32, MaxLen: 8192}
+}
+
+func (r *Restart) setDefaults() {
+	*r = Restart{Policy: OnFailure, Base: time.Second, Max: time.Minute, Tries: 3, Window: 30 * time.Minute}
+}
+
+// Values of Restart.Policy.
+const (
+	OnFailure = "on-failure"
+	Never     = "never"
+)
+
+// fill sets the defaults that depend on other keys.
+func (c *Config) fill() {
+	for i := range c.Models {
+		if c.Models[i].Baseline == "" {
+			c.Models[i].Baseline = c.Cost.Baseline
+		}
+	}
+	if p := c.Cost.PerToken; p != nil && p.Cached == nil {
+		p.Cached = api.Ptr(p.Input)
+	}
+}
