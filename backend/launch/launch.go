@@ -2,8 +2,12 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// ErrNotOurs is returned where a server would have to be ended that was not started here.
+var ErrNotOurs = errors.New("attached server: it was not started here, so it is not ended here")
 
 // Spec is what to start. It holds no secret in Argv.
 type Spec struct {
@@ -16,8 +20,9 @@ type Spec struct {
 	Port    int               // that must be free before the start; 0: none
 	Folder  string            // the worker's own folder in the state folder, 0700: records, socket, logs
 	LogSize int64             // bytes before the log rotates
-	LogKeep int               // rotated logs kept
-	Lease   string            // file whose lock the owner holds: when it is gone, the tree ends; "" for none
+	LogKeep int               // rotated logs kept, at least one: the log of the start before
+	Lease   string            // file whose lock (flock) the owner holds: when it is gone, tree and records go; "" for none
+	Cleanup string            // folder around Folder and Lease, removed with all in it once the lease is lost; "" for none
 	Labels  map[string]string // kept in the record, for the next engine: model, command hash …
 }
 
@@ -27,8 +32,9 @@ type Launcher interface {
 	// name what was missing and what mends it; nothing is left running after an error.
 	Launch(ctx context.Context, s Spec) (Instance, error)
 	// Adopt takes hold of a server that an earlier engine started with this Spec's Folder.
-	// It returns nil and no error if there is none alive. The Spec of the earlier start is in
-	// Instance.Spec.
+	// It returns nil and no error if there is none alive; what a dead shim left running is
+	// ended first. The Spec of the earlier start is in Instance.Spec, without Env and with
+	// Argv redacted.
 	Adopt(ctx context.Context, s Spec) (Instance, error)
 }
 
@@ -37,20 +43,25 @@ type Instance interface {
 	Spec() Spec
 	// PID of the server's first process; 0 for attached servers.
 	PID() int
-	// Started is when the process started, by the shim's record.
+	// Started is when the process started, by the shim's record; for an attached server, whose
+	// start nobody saw, when it was attached.
 	Started() time.Time
-	// Done is closed when the server has ended and its whole process tree is gone.
+	// Done is closed when the server has ended and its whole process tree is gone. For an
+	// attached server, whose end nobody sees, it is closed by Close.
 	Done() <-chan struct{}
 	// Exit says how it ended; valid once Done is closed.
 	Exit() Exit
-	// Signal sends SIGTERM to the server's first process alone (vLLM drains).
+	// Terminate sends SIGTERM to the server's first process alone (vLLM drains; a vLLM that
+	// loads swallows it). Nil if the server has ended already.
 	Terminate() error
 	// Kill ends the whole tree at once and returns when it is verified gone, or with an error
 	// that names the pids that stay. Attached servers: ErrNotOurs.
 	Kill(ctx context.Context) error
-	// Tree lists the live processes of the server, first the leader.
+	// Tree lists the live processes of the server, first the leader. It is cheap enough for
+	// every tick; a process that was born later than that shows within 4 seconds.
 	Tree() []Process
-	// LogPath is the file that the server's stdout and stderr go to; "" for attached servers.
+	// LogPath is the file that the server's stdout and stderr go to, empty at each start;
+	// older ones are LogPath.1, .2 and so on. "" for attached servers.
 	LogPath() string
 	// Close lets go of the instance without ending it.
 	Close() error
@@ -67,7 +78,7 @@ type Exit struct {
 // Process is one process of a server's tree.
 type Process struct {
 	PID     int
-	Name    string  // as in ps: VLLM::EngineCor
+	Name    string  // as in ps, cut by the kernel to 15 bytes: VLLM::EngineCor
 	RSS     int64   // bytes
 	CPUTime float64 // seconds used so far
 }

@@ -1,0 +1,35 @@
+//go:build !linux
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime"
+)
+
+var errLinuxOnly = errors.New("servers are started on Linux only, this is " + runtime.GOOS +
+	": start vLLM yourself and set \"attach:\" to its URL")
+
+type local struct{}
+
+// Launch says that it needs Linux.
+func (l *Local) Launch(_ context.Context, s Spec) (Instance, error) {
+	return nil, errors.New("start worker " + s.Name + ": " + errLinuxOnly.Error())
+}
+
+// Adopt finds nothing.
+func (l *Local) Adopt(context.Context, Spec) (Instance, error) { return nil, nil }
+
+// RunShim says that it needs Linux.
+func RunShim(context.Context, []string) int {
+	slog.New(slog.NewTextHandler(os.Stderr, nil)).Error(errLinuxOnly.Error())
+	return 1
+}
+
+// Strays finds nothing.
+func Strays() ([]Stray, error) { return nil, nil }
+
+func portOwner(int) string { return "" }
