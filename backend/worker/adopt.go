@@ -1,0 +1,55 @@
+package worker
+
+import (
+	"context"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+)
+
+// adopt takes hold of the server that an earlier engine started, if it lives; else the worker
+// is started, where the config wants that.
+func (w *worker) adopt(ctx context.Context) {
+	if w.plan.kind == kindAttach {
+		if starts(w.plan) {
+			w.start(ctx)
+		}
+		return
+	}
+	l, watch := w.begin(ctx, api.PhaseServer)
+	l.adopted = true
+	launcher := w.opts.Launchers[l.plan.kind]
+	w.wg.Go(func() {
+		actx, cancel := context.WithTimeout(watch, adoptLimit)
+		inst, err := launcher.Adopt(actx, l.plan.at(l.plan.cfg.Port))
+		cancel()
+		ok := w.post(func(ctx context.Context) { w.adopting(ctx, l, inst, err) })
+		if !ok && inst != nil {
+			_ = inst.Close() // the engine is ending; the next one adopts the server
+		}
+	})
+}
+
+func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, err error) {
+	switch {
+	case err != nil && w.st.State != api.Stopping:
+		// Something of ours may live there: starting a second one beside it would be worse.
+		w.failed(ctx, verdict{class: classCrash, cause: clip("take over the running server: " + err.Error()), early: true, adopt: true})
+	case inst != nil:
+		l.spec = inst.Spec()
+		if s := l.spec.Labels[labelModel]; s != "" {
+			l.served = s
+		}
+		w.st.Adopted = true
+		w.launched(ctx, l, inst)
+	case w.st.State == api.Stopping:
+		w.stopped(ctx)
+	default:
+		w.release()
+		w.enter(api.Stopped)
+		w.st.Phases = nil
+		if starts(w.plan) {
+			w.start(ctx)
+		}
+	}
+}

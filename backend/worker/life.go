@@ -1,0 +1,348 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+)
+
+// begin makes a new life, in state Starting.
+func (w *worker) begin(ctx context.Context, phase string) (*life, context.Context) {
+	now := time.Now()
+	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), served: w.plan.served}
+	watch, end := context.WithCancel(ctx)
+	l.end, l.unprobe = end, func() {}
+	w.life, w.again = l, false
+	w.enter(api.Starting)
+	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Stalled, w.st.Adopted = false, false
+	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
+	w.st.Trend = nil
+	w.forgetReadings()
+	w.describe()
+	w.showPhases(now)
+	return l, watch
+}
+
+// start launches the server.
+func (w *worker) start(ctx context.Context) {
+	phase := api.PhaseImports
+	if w.plan.kind == kindAttach {
+		phase = api.PhaseServer
+	}
+	l, watch := w.begin(ctx, phase)
+	w.wg.Go(func() {
+		spec, m, inst, err := w.launch(watch, l.plan)
+		ok := w.post(func(ctx context.Context) {
+			if err != nil {
+				w.unlaunched(ctx, err)
+				return
+			}
+			l.spec, l.mark = spec, m[inst.LogPath()]
+			w.launched(ctx, l, inst)
+		})
+		if !ok && err == nil {
+			_ = inst.Close() // the engine is ending; the next one adopts the server
+		}
+	})
+}
+
+// preflightError is what Check found: nothing has been started.
+type preflightError struct{ err error }
+
+func (e *preflightError) Error() string { return e.err.Error() }
+func (e *preflightError) Unwrap() error { return e.err }
+
+func (w *worker) launch(ctx context.Context, p plan) (launch.Spec, map[string]mark, launch.Instance, error) {
+	port := p.cfg.Port
+	if port == 0 && p.kind != kindAttach {
+		if w.opts.Port == nil {
+			return launch.Spec{}, nil, nil, &preflightError{errNoPort}
+		}
+		var err error
+		if port, err = w.opts.Port(); err != nil {
+			return launch.Spec{}, nil, nil, err
+		}
+	}
+	spec := p.at(port)
+	if err := w.opts.Check(spec); err != nil {
+		return spec, nil, nil, &preflightError{err}
+	}
+	m := marks(spec.Folder)
+	inst, err := w.opts.Launchers[p.kind].Launch(ctx, spec)
+	return spec, m, inst, err
+}
+
+// unlaunched ends a life whose process never came to be.
+func (w *worker) unlaunched(ctx context.Context, err error) {
+	if w.st.State == api.Stopping {
+		w.stopped(ctx)
+		return
+	}
+	v := verdict{class: classCrash, cause: clip(err.Error()), early: true}
+	var pre *preflightError
+	switch {
+	case takenLine.MatchString(err.Error()):
+		v.class = classResource
+	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		v.class = classConfig
+	}
+	w.failed(ctx, v)
+}
+
+// launched takes hold of a started server: its log is followed and it is asked whether it is ready.
+func (w *worker) launched(ctx context.Context, l *life, inst launch.Instance) {
+	l.inst = inst
+	// Stopping a launch ends its context; the server that came of it all the same is watched.
+	l.end()
+	watch, end := context.WithCancel(ctx)
+	l.end = end
+	w.st.PID, w.st.Started = inst.PID(), inst.Started()
+	w.st.URL = l.spec.URL
+	w.st.Command = w.opts.Redact(slices.Clone(l.spec.Argv))
+	if l.plan.kind != kindAttach {
+		w.log.Info("worker launched", "pid", inst.PID(), "url", l.spec.URL, "adopted", l.adopted)
+	}
+	w.wg.Go(func() { w.follow(watch, l) })
+	if inst.PID() != 0 {
+		w.wg.Go(func() { w.watchTree(watch, l) })
+	}
+	if w.st.State == api.Stopping {
+		w.terminate(ctx)
+		return
+	}
+	if l.plan.kind != kindAttach {
+		left := l.plan.cfg.StartTimeout - time.Since(l.began)
+		w.deadline(max(left, 0), func(ctx context.Context) { w.overdue(ctx, l) })
+	}
+	w.probe(watch, l, 200*time.Millisecond)
+}
+
+// probe begins to ask l's server whether it is ready, in place of what probed it before.
+func (w *worker) probe(watch context.Context, l *life, pace time.Duration) {
+	l.unprobe()
+	probes, unprobe := context.WithCancel(watch)
+	l.unprobe = unprobe
+	w.wg.Go(func() { w.awaitReady(probes, l, pace) })
+}
+
+// target is how to reach l's server.
+func (w *worker) target(l *life) target {
+	return target{url: l.spec.URL, key: l.plan.key, client: w.opts.HTTP}
+}
+
+// awaitReady asks the server until it is ready. Readiness is an accepted connection, /health
+// 200, our model's name in /v1/models, and one token from a server that we started.
+//
+// It asks every pace, and after ten seconds every second at most.
+func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
+	t, began := w.target(l), time.Now()
+	for {
+		a, err := w.ask(ctx, t, l)
+		if ctx.Err() != nil {
+			return
+		}
+		if !w.post(func(ctx context.Context) { w.answered(ctx, l, a, err) }) || err == nil {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			pace = max(pace, time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.kick:
+		case <-time.After(pace):
+		}
+	}
+}
+
+func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
+	if err := t.health(ctx); err != nil {
+		return answer{}, err
+	}
+	a, err := t.who(ctx)
+	if err != nil {
+		return a, err
+	}
+	switch {
+	case len(a.models) == 0:
+		return a, errors.New("it serves no model")
+	case slices.Contains(a.models, l.served):
+	case l.plan.kind == kindAttach:
+		// Whatever it serves is meant; requests are sent under its own name.
+	default:
+		return a, fmt.Errorf("%s serves %q, not %q: another server answers there", l.spec.URL, a.models[0], l.served)
+	}
+	if l.plan.kind == kindAttach || l.adopted {
+		return a, nil
+	}
+	return a, t.canary(ctx, l.served, canaryLimit)
+}
+
+// answered takes the outcome of one question to a server that is not ready.
+func (w *worker) answered(ctx context.Context, l *life, a answer, err error) {
+	if w.life != l || w.st.State != api.Starting && w.st.State != api.Failed {
+		return
+	}
+	if err == nil {
+		w.ready(ctx, l, a)
+		return
+	}
+	l.problem = plain(err)
+	if l.plan.kind == kindAttach && w.st.State == api.Starting && time.Since(l.began) >= attachLimit {
+		w.away(ctx, l)
+	}
+}
+
+// away says that an attached server does not answer. It is not ours to restart: it is asked
+// again for ever.
+func (w *worker) away(ctx context.Context, l *life) {
+	was := w.st.State
+	w.enter(api.Failed)
+	w.st.Error = clip(l.spec.URL + " does not serve: " + l.problem)
+	w.st.Remedy = "start it, or correct attach: of this worker; it is asked again every few seconds"
+	w.forgetReadings()
+	w.log.Warn("attached server away", "was", string(was), "error", w.st.Error)
+	w.notice("error", w.name+": "+w.st.Error)
+	w.probe(ctx, l, attachRetry)
+}
+
+// ready opens the worker for requests.
+func (w *worker) ready(ctx context.Context, l *life, a answer) {
+	now := time.Now()
+	l.ready, l.answers = true, true
+	if !slices.Contains(a.models, l.served) {
+		l.served = a.models[0]
+	}
+	l.phases.move(api.PhaseServer, now)
+	l.phases.end(now)
+	w.st.Phases = l.phases.list(now)
+	w.enter(api.Ready)
+	w.st.Error, w.st.Remedy = "", ""
+	if a.version != "" {
+		w.st.Version = a.version
+	}
+	if a.maxLen != 0 {
+		w.st.MaxLen = a.maxLen
+	}
+	took := now.Sub(l.began)
+	switch {
+	case l.adopted:
+		if h := readHistory(l.spec.Folder); h != nil {
+			w.st.Phases = h.Phases
+		}
+		if l.spec.Labels[labelCommand] != w.plan.hash {
+			w.notice("warning", fmt.Sprintf("%s runs with an older command: \"vllmdeck worker restart %s\" applies the config", w.name, w.name))
+		}
+	case l.plan.kind != kindAttach:
+		h := history{Phases: w.st.Phases, Version: w.st.Version, At: now}
+		w.wg.Go(func() {
+			if err := h.write(l.spec.Folder); err != nil {
+				w.log.Warn("start times not kept", "error", err)
+			}
+		})
+	}
+	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
+	w.trouble.starts = 0
+	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
+
+	l.unprobe() // awaitReady has ended by itself; this frees its context
+	probes, unprobe := context.WithCancel(ctx)
+	l.unprobe = unprobe
+	w.wg.Go(func() { w.watchHealth(probes, l) })
+	if w.opts.Scraper != nil {
+		l.scraper = w.opts.Scraper(l.spec.URL, l.plan.key)
+		w.wg.Go(func() { w.watchMetrics(probes, l) })
+	}
+}
+
+// showPhases shows how far the start is.
+func (w *worker) showPhases(now time.Time) {
+	t := w.life.phases
+	w.st.Phase, w.st.Progress = t.phase(), t.progress
+	w.st.Phases = t.list(now)
+}
+
+// overdue ends a start that takes longer than it may.
+func (w *worker) overdue(ctx context.Context, l *life) {
+	cause := fmt.Sprintf("not ready after %v, in phase %q", l.plan.cfg.StartTimeout, l.phases.phase())
+	if l.problem != "" && l.problem != "connection refused" {
+		cause += ": " + l.problem
+	}
+	w.end(ctx, verdict{class: classCrash, cause: clip(cause), remedy: "see its log; raise start_timeout: if it only needs longer", early: true})
+}
+
+// died takes the end of a server's process tree.
+func (w *worker) died(ctx context.Context, l *life) {
+	if w.life != l {
+		return
+	}
+	if w.st.State == api.Stopping {
+		w.stopped(ctx)
+		return
+	}
+	w.failed(ctx, explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready))
+}
+
+// failed ends a life that nobody asked to end, and plans the next one.
+func (w *worker) failed(ctx context.Context, v verdict) {
+	w.release()
+	w.enter(api.Failed)
+	now := time.Now()
+	w.st.Error, w.st.Remedy, w.st.Exit = v.cause, v.remedy, v.exit
+	if w.leaving {
+		w.finished = true
+		return
+	}
+	wait, giveUp := w.trouble.next(w.plan.cfg.Restart, v, now)
+	if giveUp != "" {
+		hint := fmt.Sprintf("%s; \"vllmdeck worker start %s\" tries again", giveUp, w.name)
+		w.st.Remedy = strings.TrimPrefix(w.st.Remedy+"; "+hint, "; ")
+		w.notice("error", fmt.Sprintf("%s failed: %s (%s)", w.name, v.cause, giveUp))
+		w.log.Error("worker failed", "cause", v.cause, "exit", v.exit, "class", string(v.class), "gave_up", giveUp)
+		return
+	}
+	w.notice("warning", fmt.Sprintf("%s failed: %s; starting again in %v", w.name, v.cause, wait.Round(100*time.Millisecond)))
+	w.log.Warn("worker failed", "cause", v.cause, "exit", v.exit, "class", string(v.class), "next_start", wait)
+	w.st.NextStart = now.Add(wait)
+	w.deadline(wait, func(ctx context.Context) {
+		w.st.Restarts++
+		if v.adopt {
+			w.adopt(ctx)
+			return
+		}
+		w.start(ctx)
+	})
+}
+
+// release lets go of the present life.
+func (w *worker) release() {
+	l := w.life
+	if l == nil {
+		return
+	}
+	l.unprobe()
+	l.end()
+	if l.inst != nil {
+		_ = l.inst.Close() // the process is gone or not ours
+	}
+	if !l.ready {
+		w.st.Phases = l.phases.list(time.Now())
+	}
+	w.life = nil
+	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
+	w.forgetReadings()
+}
+
+// takenLine is what a start says that failed because something else is in the way for now.
+var takenLine = regexp.MustCompile(`(?i)in use|taken|busy|occupied`)

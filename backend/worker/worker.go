@@ -1,0 +1,252 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+)
+
+// worker is one supervised server, across its restarts.
+type worker struct {
+	name  string
+	opts  *Options
+	log   *slog.Logger
+	lines *Log
+	gate  *gate
+	wake  *waker
+	view  atomic.Pointer[view]
+
+	mail  chan func(context.Context) // run by the loop, one at a time
+	doubt chan struct{}              // somebody doubts that it serves
+	gone  chan struct{}              // closed when the loop has ended
+	wg    sync.WaitGroup             // goroutines of the loop
+
+	// Below is the loop's alone.
+	plan     plan // as configured now; a life keeps the plan it began with
+	st       api.Worker
+	life     *life // nil while there is no process and none is being started
+	again    bool  // start when stopped
+	leaving  bool  // the loop ends when stopped
+	finished bool
+	trouble  troubles
+	timer    *time.Timer // the one deadline of the present state
+	onTimer  func(context.Context)
+}
+
+// view is what readers see of a worker. It is immutable.
+type view struct {
+	api.Worker
+	target Target
+	folder string
+}
+
+// life is one incarnation of a worker's server, from its launch to its end.
+type life struct {
+	plan    plan
+	spec    launch.Spec
+	inst    launch.Instance // nil until launched
+	began   time.Time
+	end     context.CancelFunc // ends everything that watches it
+	unprobe context.CancelFunc // ends the probes alone
+	phases  *tracker
+	lastSeq uint64 // of the log, before its first line
+	mark    mark   // how far its log file was written before
+	adopted bool
+	ready   bool // it has been
+	answers bool // it answers now; false from the third failure of /health on
+	waits   string
+	step    stopStep
+	doom    *verdict      // why it is being ended, if nobody ordered that
+	kick    chan struct{} // asks for a probe now
+	problem string        // of the last probe while it starts
+
+	served  string
+	scraper Scraper
+	health  struct{ failed, slow int }
+	still   stillness
+	cpu     map[int]float64 // CPU seconds by pid
+	cpuAt   time.Time
+	trendAt time.Time
+}
+
+func newWorker(p plan, o *Options, wake *waker) *worker {
+	w := &worker{
+		name: p.cfg.Name, opts: o, log: o.Log.With("worker", p.cfg.Name), lines: &Log{}, wake: wake,
+		gate: newGate(wake.wake), plan: p,
+		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	w.st.State, w.st.Since = api.Stopped, time.Now()
+	w.describe()
+	w.publish()
+	return w
+}
+
+// loop runs the worker until ctx ends or it is removed. The end of ctx lets go of the server
+// without ending it.
+func (w *worker) loop(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	w.timer = time.NewTimer(time.Hour)
+	w.timer.Stop()
+	redraw := time.NewTicker(redrawEvery)
+	defer func() {
+		redraw.Stop()
+		w.timer.Stop()
+		w.gate.shut()
+		close(w.gone)
+		cancel()
+		w.wg.Wait()
+		if w.life != nil && w.life.inst != nil {
+			_ = w.life.inst.Close() // letting go: the server stays, whatever this says
+		}
+		w.wake.wake()
+	}()
+	w.adopt(ctx)
+	w.publish()
+	for !w.finished {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-w.mail:
+			f(ctx)
+		case <-w.timer.C:
+			if f := w.onTimer; f != nil {
+				w.onTimer = nil
+				f(ctx)
+			}
+		case <-w.gate.idle:
+			w.emptied(ctx)
+		case <-w.doubt:
+			if w.life != nil {
+				poke(w.life.kick)
+			}
+			continue
+		case now := <-redraw.C:
+			if !w.redraw(now) {
+				continue
+			}
+		}
+		w.publish()
+	}
+}
+
+// post hands f to the loop and returns once the loop has taken it; false if the loop has ended.
+func (w *worker) post(f func(context.Context)) bool {
+	select {
+	case w.mail <- f:
+		return true
+	case <-w.gone:
+		return false
+	}
+}
+
+// order runs f in the loop and gives its answer. What f changed is published by then.
+func (w *worker) order(f func(context.Context) error) error {
+	done := make(chan error, 1)
+	if !w.post(func(ctx context.Context) {
+		err := f(ctx)
+		w.publish()
+		done <- err
+	}) {
+		return errGone
+	}
+	return <-done
+}
+
+// errGone says that a worker's loop has ended.
+var errGone = fmt.Errorf("%w: the worker is no longer looked after", api.ErrRefused)
+
+// deadline sets what happens after d unless the state changes before. There is one at a time.
+func (w *worker) deadline(d time.Duration, f func(context.Context)) {
+	w.timer.Reset(d)
+	w.onTimer = f
+}
+
+func (w *worker) noDeadline() {
+	w.timer.Stop()
+	w.onTimer = nil
+}
+
+// enter changes the state. Every state but Starting and Stopping is without phase.
+func (w *worker) enter(s api.State) {
+	w.noDeadline()
+	w.st.State, w.st.Since = s, time.Now()
+	w.st.Phase, w.st.Progress = "", nil
+	w.st.NextStart = time.Time{}
+}
+
+// publish shows the present state to readers and sets the gate accordingly.
+func (w *worker) publish() {
+	s := w.st
+	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
+	s.Trend = append(api.Series(nil), s.Trend...)
+	v := &view{Worker: s, folder: w.plan.spec.Folder}
+	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated}
+	if l := w.life; l != nil {
+		v.target.Key = l.plan.key
+		if l.served != "" {
+			v.target.Model = l.served
+		}
+	}
+	old := w.view.Swap(v)
+	open := s.State == api.Ready && !s.Stalled
+	if open != w.gate.isOpen() {
+		if open {
+			w.gate.open()
+		} else {
+			w.gate.shut()
+		}
+		w.wake.wake()
+	} else if old == nil || old.State != s.State {
+		w.wake.wake()
+	}
+}
+
+// redraw brings the numbers up to date that change by the clock alone; false if there are none.
+func (w *worker) redraw(now time.Time) bool {
+	l := w.life
+	switch {
+	case l == nil:
+		return false
+	case w.st.State == api.Starting:
+		w.showPhases(now)
+		return true
+	case w.st.State == api.Ready && now.Sub(l.trendAt) >= trendEvery:
+		l.trendAt = now
+		w.point(now)
+		return true
+	}
+	return false
+}
+
+// describe copies what the config says into the status.
+func (w *worker) describe() {
+	p := &w.plan
+	w.st.Name, w.st.Model, w.st.Kind = w.name, p.cfg.Model, p.kind
+	w.st.Simulated = p.kind == kindSim
+	w.st.GPUs = nil
+	if p.cfg.VLLM != nil {
+		w.st.GPUs = p.cfg.VLLM.GPUs
+	}
+	if w.life == nil {
+		w.st.URL, w.st.MaxSeqs = p.spec.URL, p.maxSeqs
+	}
+}
+
+// notice tells an operator.
+func (w *worker) notice(level, text string) {
+	w.opts.Notice(api.Notice{Time: time.Now(), Level: level, Text: text, Worker: w.name})
+}
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", api.ErrRefused, fmt.Sprintf(format, args...))
+}
+
+// isGone says that an order found the loop ended.
+func isGone(err error) bool { return errors.Is(err, errGone) }
