@@ -10,9 +10,13 @@ type Candidate struct {
 	Waiting  float64 // requests queued in it, as last scraped; 0 where not known
 	KV       float64 // share of its KV cache in use, 0..1; 0 where not known
 	Open     bool    // its breaker is open
+
+	Coming bool   // not Ready, but will be without anybody's doing: it starts, or will be started again
+	State  string // in a word, for messages: starting, failed, draining …
 }
 
 // Request is what a choice depends on.
 type Request struct {
-	Tried []string // upstreams that failed this request already
+	Tried    []string // upstreams that failed this request already
+	Overflow bool     // it has waited long enough: a provider may serve although a worker is only full or starting
 }
