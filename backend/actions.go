@@ -32,11 +32,10 @@ func (b *Backend) Log(ctx context.Context, name string, after uint64) ([]api.Lin
 	if id, ok := strings.CutPrefix(name, "prompt/"); ok {
 		return b.tester.log(id, after, maxLines)
 	}
-	log, err := b.pool.Logs(name)
-	if err != nil {
-		return nil, err
+	if log := b.pool.Logs(name); log != nil {
+		return log.After(after, maxLines), nil
 	}
-	return log.After(after, maxLines), nil
+	return nil, fmt.Errorf("%w: no worker %q", api.ErrUnknown, name)
 }
 
 // Spend implements api.Source.

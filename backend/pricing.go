@@ -2,6 +2,9 @@ package backend
 
 import (
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
@@ -11,56 +14,39 @@ import (
 // pricing is everything that money figures come from, of one config; immutable.
 type pricing struct {
 	table     *cost.Table
-	rates     cost.Rates
+	perToken  *api.Prices           // flat rates in place of hours
 	hours     map[string]*api.Nanos // worker: what an hour of it costs; nil: not known
 	baselines map[string]string     // model: reference of the price table
 	baseline  string                // the default one
 	hostile   string                // "" finds it by model
-	label     string
-	anyHost   bool // some worker has no GPU
-	anyGPU    bool
-	noGPUs    []string // attached workers that do not say how many GPUs they use
+	label     string                // where the actual cost comes from
+	missing   []string              // what must be set for figures that are not known, as sentences
 }
 
 func newPricing(table *cost.Table, c *config.Config) *pricing {
 	p := &pricing{
 		table: table, hours: map[string]*api.Nanos{}, baselines: map[string]string{},
-		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: c.Cost.Label,
-		rates: cost.Rates{GPUHour: c.Cost.GPUHour, HostHour: c.Cost.HostHour},
+		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: rateLabel(c),
 	}
 	if t := c.Cost.PerToken; t != nil {
-		p.rates.PerToken = &cost.PerToken{Input: t.Input, Cached: t.Cached, Output: t.Output}
+		prices := cost.PerToken{Input: t.Input, Cached: t.Cached, Output: t.Output}.Prices()
+		p.perToken = &prices
 	}
-	for _, m := range c.AllModels() {
-		p.baselines[m.Name] = m.Baseline
+	for _, name := range c.ModelNames() {
+		p.baselines[name] = c.Model(name).Baseline
 	}
-	for _, w := range c.Workers {
-		n := gpusOf(&w)
-		p.hours[w.Name] = p.rates.Hour(n, w.Hour)
-		switch {
-		case w.Hour != nil:
-		case n == cost.GPUsUnknown:
-			p.noGPUs = append(p.noGPUs, w.Name)
-		case n == 0:
-			p.anyHost = true
-		default:
-			p.anyGPU = true
+	for i := range c.Workers {
+		w := &c.Workers[i]
+		hour, missing := c.Hour(w)
+		p.hours[w.Name] = hour
+		if line := "set " + missing + " to see savings"; missing != "" && !slices.Contains(p.missing, line) {
+			p.missing = append(p.missing, line)
 		}
 	}
-	return p
-}
-
-// gpusOf is how many GPUs a worker uses. An attached one that does not say may sit on any number.
-func gpusOf(w *config.Worker) int {
-	switch {
-	case w.NGPUs > 0:
-		return w.NGPUs
-	case w.VLLM != nil:
-		return len(w.VLLM.GPUs)
-	case w.Attach != "":
-		return cost.GPUsUnknown
+	if _, ok := table.Lookup(p.baseline); !ok {
+		p.missing = append(p.missing, fmt.Sprintf("set cost.baseline to a model of the price table: %q is not in it", p.baseline))
 	}
-	return 0
+	return p
 }
 
 // price fills the cost fields of a request.
@@ -82,17 +68,20 @@ func (p *pricing) price(r *api.Request) {
 			r.Would = cost.Would(base, r.Usage)
 		}
 	}
-	r.Basis = p.rates.Basis()
+	r.Basis = api.BasisGPUTime
+	if p.perToken != nil {
+		r.Basis = api.BasisPerToken
+	}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
-		if hour := p.hours[a.Upstream]; hour != nil && p.rates.PerToken == nil {
-			a.Actual = api.Ptr(cost.Share(*hour, spanDuration(a.Share)))
+		if hour := p.hours[a.Upstream]; hour != nil && p.perToken == nil {
+			a.Actual = api.Ptr(cost.Share(*hour, time.Duration(a.Share)))
 		}
 	}
 	switch {
-	case p.rates.PerToken != nil:
+	case p.perToken != nil:
 		if known {
-			if n, ok := cost.Cost(p.rates.PerToken.Prices(), r.Usage); ok {
+			if n, ok := cost.Cost(*p.perToken, r.Usage); ok {
 				r.Actual = &n
 			}
 		}
@@ -104,60 +93,35 @@ func (p *pricing) price(r *api.Request) {
 	}
 }
 
-// missing says, as sentences, what must be set for the money figures that are not known.
-func (p *pricing) missing() []string {
-	var out []string
-	if p.rates.PerToken == nil {
-		if p.anyGPU && p.rates.GPUHour == nil {
-			out = append(out, "set cost.gpu_hour (USD per GPU and hour) to see savings")
-		}
-		if p.anyHost && p.rates.HostHour == nil {
-			out = append(out, "set cost.host_hour to see savings")
-		}
-		for _, w := range p.noGPUs {
-			out = append(out, fmt.Sprintf("set gpus: or hour: of attached worker %s to see savings", w))
-		}
-	}
-	if _, ok := p.table.Lookup(p.baseline); !ok {
-		out = append(out, fmt.Sprintf("set cost.baseline to a model of the price table: %q is not in it", p.baseline))
-	}
-	return out
-}
-
 // rateLabel says where the actual cost comes from.
-func (p *pricing) rateLabel(c *config.Config) string {
-	if p.label != "" {
-		return p.label
+func rateLabel(c *config.Config) string {
+	if c.Cost.Label != "" {
+		return c.Cost.Label
 	}
-	if t := p.rates.PerToken; t != nil {
+	if t := c.Cost.PerToken; t != nil {
 		return fmt.Sprintf("flat $%s in / $%s out per M tokens, an assumption", t.Input, t.Output)
 	}
 	gpus, hosts, own := 0, 0, 0
-	for _, w := range c.Workers {
-		switch n := gpusOf(&w); {
+	for i := range c.Workers {
+		w := &c.Workers[i]
+		switch n, known := w.GPUs(); {
 		case w.Hour != nil:
 			own++
-		case n > 0:
+		case known && n > 0:
 			gpus += n
-		case n == 0:
+		case known:
 			hosts++
 		}
 	}
-	label := ""
-	add := func(s string) {
-		if label != "" {
-			label += " + "
-		}
-		label += s
+	var parts []string
+	if gpus > 0 && c.Cost.GPUHour != nil {
+		parts = append(parts, fmt.Sprintf("%d GPU x $%s/h", gpus, c.Cost.GPUHour))
 	}
-	if gpus > 0 && p.rates.GPUHour != nil {
-		add(fmt.Sprintf("%d GPU x $%s/h", gpus, p.rates.GPUHour))
-	}
-	if hosts > 0 && p.rates.HostHour != nil {
-		add(fmt.Sprintf("%d host x $%s/h", hosts, p.rates.HostHour))
+	if hosts > 0 && c.Cost.HostHour != nil {
+		parts = append(parts, fmt.Sprintf("%d host x $%s/h", hosts, c.Cost.HostHour))
 	}
 	if own > 0 {
-		add(fmt.Sprintf("%d worker with a rate of its own", own))
+		parts = append(parts, fmt.Sprintf("%d with a rate of its own", own))
 	}
-	return label
+	return strings.Join(parts, " + ")
 }

@@ -28,7 +28,6 @@ type upstream struct {
 	mu      sync.Mutex // guards breaker
 	breaker route.Breaker
 	meter   *cost.Meter
-	key     string // the server's own key
 }
 
 // names is how requests find their workers; immutable.
@@ -36,7 +35,6 @@ type names struct {
 	models  []config.Model
 	resolve map[string]string   // name or alias: model
 	workers map[string][]string // model: workers, in the order of the config
-	keys    map[string]string   // worker: the server's own key
 }
 
 func newUpstreams(pool *worker.Pool) *upstreams {
@@ -47,9 +45,10 @@ func newUpstreams(pool *worker.Pool) *upstreams {
 
 // apply takes the names of a new config.
 func (u *upstreams) apply(c *config.Config) {
-	n := &names{resolve: map[string]string{}, workers: map[string][]string{}, keys: map[string]string{}}
-	n.models = c.AllModels()
-	for _, m := range n.models {
+	n := &names{resolve: map[string]string{}, workers: map[string][]string{}}
+	for _, name := range c.ModelNames() {
+		m := c.Model(name)
+		n.models = append(n.models, m)
 		n.resolve[m.Name] = m.Name
 		for _, a := range m.Aliases {
 			n.resolve[a] = m.Name
@@ -57,7 +56,6 @@ func (u *upstreams) apply(c *config.Config) {
 	}
 	for _, w := range c.Workers {
 		n.workers[w.Model] = append(n.workers[w.Model], w.Name)
-		n.keys[w.Name] = w.APIKey.Val
 	}
 	u.names.Store(n)
 }
@@ -150,7 +148,7 @@ func (u *upstreams) Changed() <-chan struct{} { return u.pool.Changed() }
 
 // Acquire implements gateway.Upstreams.
 func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
-	w, ok := u.pool.Status(id)
+	t, ok := u.pool.Target(id)
 	if !ok {
 		return gateway.Lease{}, false
 	}
@@ -167,7 +165,7 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 	var once sync.Once
 	var share time.Duration
 	return gateway.Lease{
-		URL: w.URL, Model: w.Served, Key: u.names.Load().keys[id], Simulated: w.Simulated,
+		URL: t.URL, Model: t.Model, Key: t.Key, Simulated: t.Simulated,
 		Release: func() time.Duration {
 			once.Do(func() {
 				share = s.meter.End(time.Now(), mark)

@@ -108,7 +108,6 @@ type Worker struct {
 	Command []string `json:"command,omitempty"` // as run, secrets redacted
 	GPUs    []string `json:"gpus,omitempty"`    // indexes or UUIDs; none on a CPU host
 	Version string   `json:"version,omitempty"` // of vLLM
-	Served  string   `json:"served,omitempty"`  // name the server itself knows the model by; "": as Model
 	MaxLen  int      `json:"max_model_len,omitempty"`
 	MaxSeqs int      `json:"max_num_seqs,omitempty"` // 0: not known
 
