@@ -69,7 +69,7 @@ func (r Reader) Parse(name string, text []byte) (*Config, error) {
 	if err := rep.err(); err != nil {
 		return nil, err
 	}
-	for _, w := range rep.sortedWarnings() {
+	for _, w := range rep.finish(rep.warnings) {
 		c.Warnings = append(c.Warnings, w.String())
 	}
 	return c, nil

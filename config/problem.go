@@ -86,7 +86,7 @@ type report struct {
 }
 
 // maxProblems bounds the work that junk can cause.
-const maxProblems = 1000
+const maxProblems = 200
 
 func (r *report) problem(path, hint, format string, args ...any) {
 	r.problemAt(r.place(path), path, hint, format, args...)
@@ -113,8 +113,8 @@ func (r *report) warn(path, hint, format string, args ...any) {
 
 func (r *report) note(at place, path, hint, format string, args ...any) Problem {
 	return Problem{
-		File: r.file, Line: at.line, Col: at.col, Path: printable(path),
-		Msg: printable(fmt.Sprintf(format, args...)), Hint: printable(hint), Excerpt: r.excerpt(at),
+		File: r.file, Line: at.line, Col: at.col, Path: clip(path),
+		Msg: clip(fmt.Sprintf(format, args...)), Hint: clip(hint),
 	}
 }
 
@@ -137,8 +137,16 @@ func (r *report) err() error {
 	if len(r.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(r.problems, byPlace)
-	return r.problems
+	return Errors(r.finish(r.problems))
+}
+
+// finish sorts problems and adds their excerpts, now that every secret is known.
+func (r *report) finish(problems []Problem) []Problem {
+	slices.SortStableFunc(problems, byPlace)
+	for i := range problems {
+		problems[i].Excerpt = r.excerpt(place{problems[i].Line, problems[i].Col})
+	}
+	return problems
 }
 
 func byPlace(a, b Problem) int {
@@ -177,18 +185,23 @@ func (r *report) excerpt(at place) string {
 // looksSecret matches a key whose value is usually secret, when that value is no reference.
 var looksSecret = regexp.MustCompile(`(?i)("?[a-z0-9_-]*(?:key|token|secret|password)"?\s*[:=]\s*)(["']?)([^\s"',{}\[\]#][^\s"',}\]]*)`)
 
+// secretShapes are what gives a secret away wherever it stands: well-known prefixes, and a
+// password in a URL.
+var secretShapes = regexp.MustCompile(`\b(sk-|hf_|gh[pousr]_|github_pat_|xox[abp]-|eyJ)[A-Za-z0-9_.-]{6,}|(://)[^/@\s"']+@`)
+
 // mask hides secrets in a line of the config.
 func (r *report) mask(line string) string {
 	for _, s := range r.secrets {
 		line = strings.ReplaceAll(line, s, "***")
 	}
-	return looksSecret.ReplaceAllStringFunc(line, func(m string) string {
+	line = looksSecret.ReplaceAllStringFunc(line, func(m string) string {
 		p := looksSecret.FindStringSubmatch(m)
-		if strings.HasPrefix(p[3], "env:") || strings.HasPrefix(p[3], "file:") || p[3] == "***" {
+		if isRef(p[3]) || p[3] == "***" {
 			return m
 		}
 		return p[1] + p[2] + "***"
 	})
+	return secretShapes.ReplaceAllString(line, "$1$2***")
 }
 
 // hide keeps every line of s out of excerpts.
@@ -198,6 +211,15 @@ func (r *report) hide(s string) {
 			r.secrets = append(r.secrets, line)
 		}
 	}
+}
+
+// clip makes text that may quote the config fit for one line of a terminal.
+func clip(s string) string {
+	const most = 300
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most-1]) + "…"
+	}
+	return printable(s)
 }
 
 // printable replaces what would move a terminal's cursor or reorder its text.

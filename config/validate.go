@@ -33,11 +33,6 @@ func (r *report) validate(c *Config, prices PriceLookup) {
 	}
 }
 
-func (r *report) sortedWarnings() []Problem {
-	slices.SortStableFunc(r.warnings, byPlace)
-	return r.warnings
-}
-
 // listen checks the gateway's address.
 func (r *report) listen(c *Config) {
 	if r.broken["listen"] {

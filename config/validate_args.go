@@ -91,6 +91,9 @@ func (r *report) args(v *VLLM, p string) {
 		if name, rest, ok := strings.Cut(a, " "); ok && !strings.Contains(name, "=") && strings.HasPrefix(a, "--") {
 			r.problem(at, fmt.Sprintf("write %s=%s", name, strings.TrimSpace(rest)), "flag and value in one argument, with a space between")
 		}
+		if flag == "--api-key" || flag == "--hf-token" {
+			r.hide(value(v.Args, i))
+		}
 		if why, bad := refused[flag]; bad {
 			r.problem(at, why, "%s cannot be set here", flag)
 			continue
