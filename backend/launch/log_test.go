@@ -1,0 +1,102 @@
+package launch
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestLogRotatesAtLineEndsAndKeepsSoMany(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "output.log")
+	l := newLogFile(path, 10, 2)
+	for _, p := range []string{"one 1\n", "two", " 2\nthree 3\n", "four 4\n", "five 5\n"} {
+		if n, err := l.Write([]byte(p)); n != len(p) || err != nil {
+			t.Errorf("Write(%q) = %d, %v", p, n, err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"": "five 5\n", ".1": "three 3\nfour 4\n", ".2": "one 1\ntwo 2\n"} {
+		if got := read(t, path+file); got != want {
+			t.Errorf("log%s = %q, want %q", file, got, want)
+		}
+	}
+	l = newLogFile(path, 10, 1) // a new start, and fewer to keep
+	l.Close()
+	if got := read(t, path+".1"); got != "five 5\n" {
+		t.Errorf("log.1 after a new start = %q", got)
+	}
+	if _, err := os.Stat(path + ".2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("log.2 is kept: %v", err)
+	}
+}
+
+func TestLogWithoutLineEndsRotatesAllTheSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "output.log")
+	l := newLogFile(path, 10, 1000)
+	total := 0
+	for range 100 {
+		n, _ := l.Write([]byte("1234567"))
+		total += n
+	}
+	l.Close()
+	logs, _ := filepath.Glob(path + "*")
+	got := 0
+	for _, p := range logs {
+		got += len(read(t, p))
+	}
+	if got != total || len(logs) < 20 {
+		t.Errorf("%d bytes in %d logs, want %d in many", got, len(logs), total)
+	}
+}
+
+func TestLogSaysWhatItLost(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	path := filepath.Join(dir, "output.log")
+	l := newLogFile(path, 1000, 1)
+	if n, err := l.Write([]byte("unseen\n")); n != 7 || err != nil {
+		t.Errorf("Write to a missing folder = %d, %v, want as if all were well", n, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.Write([]byte("seen\n"))
+	l.Close()
+	if got := read(t, path); !strings.Contains(got, "7 bytes of log lost") || !strings.HasSuffix(got, "seen\n") {
+		t.Errorf("log = %q, want to hear of 7 bytes", got)
+	}
+}
+
+func TestPumpCopiesAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "output.log")
+	want := bytes.Repeat([]byte("some line of a log\n"), 50000)
+	r, w := io.Pipe()
+	go func() {
+		for b := want; len(b) > 0; {
+			n := min(len(b), 1000)
+			_, _ = w.Write(b[:n])
+			b = b[n:]
+		}
+		w.Close()
+	}()
+	l := newLogFile(path, 1<<30, 1)
+	pump(r, l)
+	l.Close()
+	if got := read(t, path); got != string(want) {
+		t.Errorf("%d bytes in the log, want %d", len(got), len(want))
+	}
+}
