@@ -1,0 +1,498 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+)
+
+// loads plays a start of d, with the lines of a real one.
+func loads(d time.Duration) func(p *proc) {
+	return func(p *proc) {
+		part := d / 8
+		p.say("(APIServer pid=1) WARNING 11-23 15:00:04 [x.py:1] importing\n")
+		if !p.wait(2 * part) {
+			return
+		}
+		p.say("(APIServer pid=1) INFO 11-23 15:00:04 [api_utils.py:347] vLLM server version 0.32.0, serving model /models/m\n" +
+			"(APIServer pid=1) INFO 11-23 15:00:04 [api_utils.py:286] non-default args: {'max_model_len': 1024, 'max_num_seqs': 8}\n")
+		if !p.wait(part) {
+			return
+		}
+		p.say("(Worker pid=3) INFO 11-23 15:00:41 [cpu_model_runner.py:68] Starting to load model /models/m...\n")
+		for i := range 5 {
+			p.say(fmt.Sprintf("\rLoading safetensors checkpoint shards: %3d%% Completed | %d/4 [00:01<00:03,  1.1s/it]", i*25, i))
+			if !p.wait(part / 4) {
+				return
+			}
+		}
+		p.say("\n(Worker pid=3) INFO 11-23 15:00:41 [default_loader.py:501] Loading weights took 30.01 seconds\n")
+		if !p.wait(part) {
+			return
+		}
+		p.say("(EngineCore pid=2) INFO 11-23 15:00:42 [kv_cache_utils.py:2327] CPU KV cache size: 1,048,576 tokens, Maximum concurrency for 1,024 tokens per request: 1024.00x\n")
+		if !p.wait(part) {
+			return
+		}
+		p.say("(EngineCore pid=2) INFO 11-23 15:00:45 [core.py:402] init engine (profile, create kv cache, warmup model) took 3.84 s\n")
+		if !p.wait(d - 25*part/4) {
+			return
+		}
+		p.say("INFO:     Application startup complete.\n")
+		p.serve()
+	}
+}
+
+func failsWith(log string, code int) func(p *proc) {
+	return func(p *proc) {
+		p.wait(14 * time.Second)
+		p.say(log)
+		p.die(launch.Exit{Code: code, Known: true})
+	}
+}
+
+func TestFourMinutesOfLoading(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) { h.play = loads(4 * time.Minute) }, func(t *testing.T, h *host, p *Pool) {
+		if got := mustStatus(t, p, "w0"); got.State != api.Starting || got.Phase != api.PhaseImports {
+			t.Errorf("at once: %s, phase %q", got.State, got.Phase)
+		}
+		until(t, 2*time.Minute, "weights half loaded", func() bool {
+			s, _ := p.Status("w0")
+			return s.Phase == api.PhaseWeights && s.Progress != nil && *s.Progress == .5
+		})
+		if _, ok := p.Acquire("w0"); ok {
+			t.Error("a loading worker was acquired")
+		}
+		changed := p.Changed()
+		until(t, 5*time.Minute, "ready", is(p, "w0", api.Ready))
+		if !isDone(changed) {
+			t.Error("Changed did not wake when the worker became ready")
+		}
+		s := mustStatus(t, p, "w0")
+		var names []string
+		total := 0.0
+		for _, ph := range s.Phases {
+			names = append(names, ph.Name)
+			total += ph.Seconds
+			if !ph.Done {
+				t.Errorf("phase %s is not done", ph.Name)
+			}
+		}
+		if !slices.Equal(names, phaseOrder) || total < 235 || total > 245 {
+			t.Errorf("phases %q in %.1f s, want all in about 240 s", names, total)
+		}
+		if s.Version != "0.32.0" || s.MaxLen != 1024 || s.MaxSeqs != 8 || s.KVTokens != 1048576 {
+			t.Errorf("version %q, max len %d, max seqs %d, kv %d", s.Version, s.MaxLen, s.MaxSeqs, s.KVTokens)
+		}
+		if h.last().canary != 1 {
+			t.Errorf("canaries = %d, want 1", h.last().canary)
+		}
+		if got := p.LastStart("w0"); len(got) != len(phaseOrder) {
+			t.Errorf("history has %d phases, want %d", len(got), len(phaseOrder))
+		}
+		bars := 0
+		for _, l := range p.Logs("w0").After(0, 100) {
+			if strings.Contains(l.Text, "Completed |") {
+				bars++
+			}
+		}
+		if bars != 1 {
+			t.Errorf("the log shows %d states of the progress bar, want the last alone", bars)
+		}
+	})
+}
+
+func TestCrashIsRestartedAndExitZeroIsACrash(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), nil, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		h.last().die(launch.Exit{Code: 0, Known: true})
+		synctest.Wait()
+		until(t, time.Second, "failed", is(p, "w0", api.Failed))
+		s := mustStatus(t, p, "w0")
+		if s.Exit != "exit 0" || s.Error == "" || s.NextStart.IsZero() {
+			t.Errorf("exit %q, error %q, next start %v", s.Exit, s.Error, s.NextStart)
+		}
+		if _, ok := p.Acquire("w0"); ok {
+			t.Error("a failed worker was acquired")
+		}
+		until(t, 3*time.Second, "ready again", is(p, "w0", api.Ready))
+		if s := mustStatus(t, p, "w0"); s.Restarts != 1 || h.launches() != 2 {
+			t.Errorf("restarts = %d, launches = %d", s.Restarts, h.launches())
+		}
+	})
+}
+
+func TestGivesUpAfterThreeFailedStarts(t *testing.T) {
+	crash := failsWith("Traceback (most recent call last):\nRuntimeError: bad luck\n", 1)
+	run(t, conf(vllmWorker("w0")), func(h *host) { h.play = crash }, func(t *testing.T, h *host, p *Pool) {
+		until(t, 5*time.Minute, "given up", func() bool {
+			s, _ := p.Status("w0")
+			return s.State == api.Failed && s.NextStart.IsZero()
+		})
+		time.Sleep(time.Hour)
+		s := mustStatus(t, p, "w0")
+		if h.launches() != 3 || s.Error != "RuntimeError: bad luck" || !strings.Contains(s.Remedy, "worker start w0") {
+			t.Errorf("launches = %d, error %q, remedy %q", h.launches(), s.Error, s.Remedy)
+		}
+		if !h.noticed("gave up after 3 failed starts") {
+			t.Error("nobody was told that it gave up")
+		}
+		h.mu.Lock()
+		h.play = func(p *proc) { p.serve() }
+		h.mu.Unlock()
+		must(t, p.Start("w0"))
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		if s := mustStatus(t, p, "w0"); s.Error != "" || s.Remedy != "" {
+			t.Errorf("ready with error %q, remedy %q", s.Error, s.Remedy)
+		}
+	})
+}
+
+func TestGivesUpAfterFiveEndsInTheWindow(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) {
+			p.serve()
+			if p.wait(time.Minute) {
+				p.die(launch.Exit{Code: -1, Signal: "killed", Known: true})
+			}
+		}
+	}, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(time.Hour)
+		if s := mustStatus(t, p, "w0"); s.State != api.Failed || h.launches() != 5 || !strings.Contains(s.Remedy, "5 ends in 30m") {
+			t.Errorf("%s after %d launches: %q", s.State, h.launches(), s.Remedy)
+		}
+	})
+}
+
+func TestTenReadyMinutesForgetFailures(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) {
+			p.serve()
+			if p.wait(11 * time.Minute) {
+				p.die(launch.Exit{Code: 0, Known: true})
+			}
+		}
+	}, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(3 * time.Hour)
+		if n := h.launches(); n < 15 {
+			t.Errorf("launches = %d, want it restarted each time", n)
+		}
+	})
+}
+
+func TestConfigErrorIsNotRetried(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "logs", "fail_badflag.txt"))
+	must(t, err)
+	run(t, conf(vllmWorker("w0", "--no-such-flag")), func(h *host) { h.play = failsWith(string(b), 2) }, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(time.Hour)
+		s := mustStatus(t, p, "w0")
+		if s.State != api.Failed || h.launches() != 1 || s.Error != "vLLM does not know the flag --no-such-flag" || s.Exit != "exit 2" || !s.NextStart.IsZero() {
+			t.Errorf("%s after %d launches: %q (%s), next start %v", s.State, h.launches(), s.Error, s.Exit, s.NextStart)
+		}
+	})
+}
+
+func TestFailedCheckStartsNothing(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) { h.check = errors.New("model folder /models/m does not exist: correct path:") }, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(time.Hour)
+		if s := mustStatus(t, p, "w0"); s.State != api.Failed || h.launches() != 0 || !strings.Contains(s.Error, "/models/m does not exist") {
+			t.Errorf("%s after %d launches: %q", s.State, h.launches(), s.Error)
+		}
+	})
+}
+
+func TestRestartPolicyNever(t *testing.T) {
+	w := vllmWorker("w0")
+	w.Restart.Policy = "never"
+	run(t, conf(w), failing, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(time.Hour)
+		if s := mustStatus(t, p, "w0"); s.State != api.Failed || h.launches() != 1 {
+			t.Errorf("%s after %d launches", s.State, h.launches())
+		}
+	})
+}
+
+func failing(h *host) { h.play = failsWith("RuntimeError: no\n", 1) }
+
+func TestStartTimeoutEndsTheProcess(t *testing.T) {
+	w := vllmWorker("w0")
+	w.StartTimeout, w.Restart.Policy = 10*time.Minute, "never"
+	run(t, conf(w), func(h *host) {
+		h.play = func(p *proc) { p.term = nil } // swallowed, as vLLM does while it loads
+	}, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(11 * time.Minute)
+		s := mustStatus(t, p, "w0")
+		if s.State != api.Failed || !strings.Contains(s.Error, "not ready after 10m0s") || h.last().kills != 1 {
+			t.Errorf("%s: %q, %d kills", s.State, s.Error, h.last().kills)
+		}
+	})
+}
+
+func TestAnotherServerOnThePortIsNotOurs(t *testing.T) {
+	w := vllmWorker("w0")
+	w.StartTimeout, w.Restart.Policy = time.Minute, "never"
+	run(t, conf(w), func(h *host) {
+		h.play = func(p *proc) { p.set(func(p *proc) { p.models, p.up = []string{"other"}, true }) }
+	}, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(2 * time.Minute)
+		if s := mustStatus(t, p, "w0"); s.State != api.Failed || !strings.Contains(s.Error, `serves "other", not "m"`) {
+			t.Errorf("%s: %q", s.State, s.Error)
+		}
+	})
+}
+
+func TestStopWhileLoading(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) {
+			p.set(func(p *proc) { p.term = nil })
+			loads(time.Hour)(p)
+		}
+	}, func(t *testing.T, h *host, p *Pool) {
+		time.Sleep(time.Minute)
+		must(t, p.Stop("w0"))
+		if s := mustStatus(t, p, "w0"); s.State != api.Stopping || s.Phase != waitExit {
+			t.Errorf("%s, waits for %q", s.State, s.Phase)
+		}
+		until(t, 4*time.Second, "stopped", is(p, "w0", api.Stopped))
+		if q := h.last(); q.terms != 1 || q.kills != 1 {
+			t.Errorf("%d SIGTERM, %d kills, want one of each", q.terms, q.kills)
+		}
+		time.Sleep(time.Hour)
+		if h.launches() != 1 {
+			t.Errorf("launches = %d: a stopped worker was started again", h.launches())
+		}
+	})
+}
+
+func TestStopWaitsForRequests(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) {
+			p.set(func(p *proc) {
+				p.term = func() {
+					p.say("(EngineCore pid=2) INFO 11-23 15:08:20 [core.py:1666] [shutdown] EngineCore: request processing complete; starting resource teardown\n")
+				}
+			})
+			p.serve()
+		}
+	}, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		release, ok := p.Acquire("w0")
+		if !ok {
+			t.Fatal("a ready worker was not acquired")
+		}
+		must(t, p.Stop("w0"))
+		if _, ok := p.Acquire("w0"); ok {
+			t.Error("a stopping worker was acquired")
+		}
+		time.Sleep(20 * time.Second)
+		if s := mustStatus(t, p, "w0"); s.State != api.Stopping || s.Phase != waitRequests || s.InFlight != 1 || h.last().terms != 0 {
+			t.Errorf("%s, waits for %q, %d in flight, %d SIGTERM", s.State, s.Phase, s.InFlight, h.last().terms)
+		}
+		release()
+		release()
+		if n := p.InFlight("w0"); n != 0 {
+			t.Errorf("in flight = %d after a double release", n)
+		}
+		// Its own teardown takes up to 10 s: it is cut short once nothing runs in it.
+		until(t, 600*time.Millisecond, "stopped", is(p, "w0", api.Stopped))
+		if q := h.last(); q.terms != 1 || q.kills != 1 {
+			t.Errorf("%d SIGTERM, %d kills", q.terms, q.kills)
+		}
+	})
+}
+
+func TestStopEndsStubbornRequestsAfterStopTimeout(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) { p.set(func(p *proc) { p.term, p.up = nil, true }) }
+	}, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		release, _ := p.Acquire("w0")
+		defer release()
+		must(t, p.Stop("w0"))
+		time.Sleep(29 * time.Second)
+		if h.last().terms != 0 {
+			t.Error("SIGTERM before stop_timeout")
+		}
+		until(t, 8*time.Second, "stopped", is(p, "w0", api.Stopped))
+	})
+}
+
+func TestUnkillableProcessIsNotStopped(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) {
+			p.set(func(p *proc) { p.term, p.up, p.killErr = nil, true, errors.New("pids 101 102 stay") })
+		}
+	}, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		must(t, p.Stop("w0"))
+		time.Sleep(time.Minute)
+		s := mustStatus(t, p, "w0")
+		if s.State != api.Stopping || !strings.Contains(s.Error, "pids 101 102 stay") || h.last().kills < 3 {
+			t.Errorf("%s: %q after %d kills", s.State, s.Error, h.last().kills)
+		}
+		h.last().set(func(p *proc) { p.killErr = nil })
+		until(t, 30*time.Second, "stopped", is(p, "w0", api.Stopped))
+	})
+}
+
+func TestDrainKeepsTheProcess(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), nil, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		release, _ := p.Acquire("w0")
+		must(t, p.Drain("w0"))
+		if _, ok := p.Acquire("w0"); ok {
+			t.Error("a draining worker was acquired")
+		}
+		wantRefused(t, p.Drain("w0"))
+		wantRefused(t, p.Start("w0"))
+		release()
+		time.Sleep(time.Hour)
+		if s := mustStatus(t, p, "w0"); s.State != api.Draining || s.PID == 0 {
+			t.Errorf("%s, pid %d", s.State, s.PID)
+		}
+		must(t, p.Resume("w0"))
+		release, ok := p.Acquire("w0")
+		if !ok {
+			t.Fatal("a resumed worker was not acquired")
+		}
+		release()
+		wantRefused(t, p.Resume("w0"))
+		if h.launches() != 1 {
+			t.Errorf("launches = %d", h.launches())
+		}
+	})
+}
+
+func TestRestartStopsAndStarts(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), nil, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		first := h.last()
+		must(t, p.Restart("w0"))
+		until(t, 5*time.Second, "ready again", func() bool { return h.launches() == 2 && p.stateOf("w0") == api.Ready })
+		if !isDone(first.done) {
+			t.Error("the first process still runs")
+		}
+		if s := mustStatus(t, p, "w0"); s.Restarts != 0 {
+			t.Errorf("restarts = %d: an ordered one was counted", s.Restarts)
+		}
+		if err := p.Restart("nobody"); !errors.Is(err, api.ErrUnknown) {
+			t.Errorf("error = %v, want ErrUnknown", err)
+		}
+	})
+}
+
+func TestTheNextEngineAdopts(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.play = loads(time.Minute)
+		p1, stop1 := h.pool(state, conf(vllmWorker("w0")))
+		until(t, 2*time.Minute, "ready", is(p1, "w0", api.Ready))
+		first := h.last()
+		stop1()
+		if isDone(first.done) || !first.closed {
+			t.Fatalf("letting go: dead %v, closed %v", isDone(first.done), first.closed)
+		}
+		time.Sleep(time.Hour)
+
+		p2, stop2 := h.pool(state, conf(vllmWorker("w0", "--max-num-seqs=4")))
+		defer stop2()
+		until(t, 3*time.Second, "adopted", is(p2, "w0", api.Ready))
+		s := mustStatus(t, p2, "w0")
+		if !s.Adopted || s.PID != first.pid || h.launches() != 1 {
+			t.Errorf("adopted %v, pid %d, launches %d", s.Adopted, s.PID, h.launches())
+		}
+		if len(s.Phases) != len(phaseOrder) || s.Phases[0].Seconds < 10 {
+			t.Errorf("phases = %v, want those of the start", s.Phases)
+		}
+		if first.canary != 1 {
+			t.Errorf("canaries = %d, want none for the adopted server", first.canary-1)
+		}
+		if !h.noticed("older command") {
+			t.Error("nobody was told that the command is an older one")
+		}
+		if n := len(p2.Logs("w0").After(0, 1000)); n < 5 {
+			t.Errorf("%d lines of the earlier log", n)
+		}
+		must(t, p2.Restart("w0"))
+		until(t, 2*time.Minute, "restarted", func() bool { return h.launches() == 2 && p2.stateOf("w0") == api.Ready })
+		if s := mustStatus(t, p2, "w0"); s.Adopted || !slices.Contains(s.Command, "--max-num-seqs=4") {
+			t.Errorf("adopted %v, command %q", s.Adopted, s.Command)
+		}
+	})
+}
+
+func TestAdoptedServerThatStillLoads(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.play = loads(8 * time.Minute)
+		_, stop1 := h.pool(state, conf(vllmWorker("w0")))
+		time.Sleep(3 * time.Minute)
+		stop1()
+		p, stop := h.pool(state, conf(vllmWorker("w0")))
+		defer stop()
+		time.Sleep(time.Second)
+		if s := mustStatus(t, p, "w0"); s.State != api.Starting || s.Phase != api.PhaseWeights && s.Phase != api.PhaseEngine || !s.Adopted {
+			t.Errorf("%s, phase %q, adopted %v", s.State, s.Phase, s.Adopted)
+		}
+		until(t, 6*time.Minute, "ready", is(p, "w0", api.Ready))
+		if h.launches() != 1 {
+			t.Errorf("launches = %d", h.launches())
+		}
+	})
+}
+
+func TestEarlierStartsInOneLogAreNotThisOne(t *testing.T) {
+	state := t.TempDir()
+	folder := filepath.Join(state, "workers", "w0")
+	must(t, os.MkdirAll(folder, 0o700))
+	must(t, os.WriteFile(filepath.Join(folder, "log"), []byte("api_server.py: error: unrecognized arguments: --old\nINFO:     Application startup complete.\n"), 0o600))
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.play = failsWith("RuntimeError: new\n", 1)
+		w := vllmWorker("w0")
+		w.Restart.Policy = "never"
+		p, stop := h.pool(state, conf(w))
+		defer stop()
+		until(t, time.Minute, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); s.Error != "RuntimeError: new" {
+			t.Errorf("error = %q, want that of this start", s.Error)
+		}
+	})
+}
+
+func TestStopAllEndsEverything(t *testing.T) {
+	stuck := vllmWorker("w1")
+	stuck.StopTimeout = time.Hour
+	run(t, conf(vllmWorker("w0"), stuck, vllmWorker("w2")), nil, func(t *testing.T, h *host, p *Pool) {
+		for _, n := range []string{"w0", "w1", "w2"} {
+			until(t, time.Second, "ready", is(p, n, api.Ready))
+		}
+		must(t, p.Stop("w2"))
+		release, _ := p.Acquire("w1")
+		defer release()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		began := time.Now()
+		must(t, p.StopAll(ctx))
+		if d := time.Since(began); d < 30*time.Second || d > 35*time.Second {
+			t.Errorf("took %v, want the whole patience for the request that does not end", d)
+		}
+		for _, q := range h.procs {
+			if !isDone(q.done) {
+				t.Errorf("%s still runs", q.spec.Name)
+			}
+		}
+	})
+}
