@@ -1,0 +1,131 @@
+package ledger
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	flushAfter = 50 * time.Millisecond // a row waits no longer than that for others
+	flushRows  = 256                   // rows that are enough to write at once
+	maxBatch   = 4096                  // rows of one transaction
+)
+
+// queue holds what was accepted and is not on disk yet. Nothing in it blocks or is dropped.
+type queue struct {
+	mu      sync.Mutex
+	rows    []row
+	opened  map[string]int // id: its index in rows, where it waits as open
+	workers map[string]WorkerTime
+	writing int           // rows taken that are not on disk yet
+	wake    chan struct{} // something waits
+	full    chan struct{} // enough waits
+}
+
+func newQueue() *queue {
+	return &queue{opened: map[string]int{}, workers: map[string]WorkerTime{}, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+}
+
+// put adds a row. One that is closed takes the place of itself as open, if that still waits:
+// then it is written once.
+func (q *queue) put(r row) {
+	q.mu.Lock()
+	if i, ok := q.opened[r.ID]; ok {
+		if r.open() {
+			q.mu.Unlock()
+			return
+		}
+		q.rows[i] = r
+		delete(q.opened, r.ID)
+	} else {
+		if r.open() {
+			q.opened[r.ID] = len(q.rows)
+		}
+		q.rows = append(q.rows, r)
+	}
+	n := len(q.rows)
+	q.mu.Unlock()
+	poke(q.wake)
+	if n >= flushRows {
+		poke(q.full)
+	}
+}
+
+func (q *queue) putWorker(w WorkerTime) {
+	q.mu.Lock()
+	q.workers[w.Incarnation] = w
+	q.mu.Unlock()
+	poke(q.wake)
+}
+
+// take gives the oldest rows and what is known of the workers. They count as writing until
+// done or back.
+func (q *queue) take() ([]row, []WorkerTime) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	batch := q.rows
+	if len(batch) > maxBatch {
+		batch = batch[:maxBatch:maxBatch]
+	}
+	q.rows = append([]row(nil), q.rows[len(batch):]...)
+	q.index()
+	q.writing = len(batch)
+	var workers []WorkerTime
+	for _, w := range q.workers {
+		workers = append(workers, w)
+	}
+	clear(q.workers)
+	return batch, workers
+}
+
+// done says that what was taken is on disk.
+func (q *queue) done() {
+	q.mu.Lock()
+	q.writing = 0
+	q.mu.Unlock()
+}
+
+// back returns what was taken. It is older than what waits, and loses to it.
+func (q *queue) back(rows []row, workers []WorkerTime) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.writing = 0
+	q.rows = append(rows, q.rows...)
+	q.index()
+	for _, w := range workers {
+		if _, newer := q.workers[w.Incarnation]; !newer {
+			q.workers[w.Incarnation] = w
+		}
+	}
+}
+
+func (q *queue) index() {
+	clear(q.opened)
+	for i := range q.rows {
+		if q.rows[i].open() {
+			q.opened[q.rows[i].ID] = i
+		} else {
+			delete(q.opened, q.rows[i].ID)
+		}
+	}
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.rows) + q.writing
+}
+
+// waiting reports whether rows wait, and whether anything does.
+func (q *queue) waiting() (rows, any bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.rows) > 0, len(q.rows) > 0 || len(q.workers) > 0
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
