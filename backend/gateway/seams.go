@@ -37,13 +37,17 @@ type Lease struct {
 	// Release counts the request out and gives the worker time that falls to it. It may be
 	// called more than once; later calls give the first answer.
 	Release func() time.Duration
+	// Report says what became of the request, for the breaker: the attempt it belongs to is
+	// known here. Nil: Upstreams.Report is called.
+	Report func(r route.Result)
 }
 
 // Accounts is where requests are recorded. No method blocks.
 type Accounts interface {
 	// Open records that r was dispatched. r may change afterwards.
 	Open(r *api.Request)
-	// Price fills the cost fields of r and its attempts from their usage and shares.
+	// Price fills the cost fields of r and its attempts from their usage and shares. It may be
+	// called again after more is known, and then starts over.
 	Price(r *api.Request)
 	// Settle records the end of r, priced. r must not change afterwards.
 	Settle(r *api.Request)

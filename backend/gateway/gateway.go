@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/route"
+)
+
+// Gateway is the OpenAI-compatible endpoint. Its exported fields are set before it serves and not
+// changed after; only Keys may change at any time. A limit that is 0 has its default.
+type Gateway struct {
+	Upstreams Upstreams
+	Accounts  Accounts
+	Log       *slog.Logger
+
+	Keys         KeySet   // client keys; empty: none is asked for
+	Internal     string   // bearer token of the engine's own prompt tester and load test
+	MediaDomains []string // hosts that media URLs in requests may name
+
+	CostInfo      bool          // splice cost_info into answers
+	MaxBody       int64         // bytes of a request; default 32 MiB
+	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
+	Queue         int           // requests that may wait for a worker, per model; default 256
+	QueueWait     time.Duration // how long one may wait; default 30 s
+	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
+	IdleTimeout   time.Duration // silence between events; default 60 s
+	AnswerTimeout time.Duration // for an answer that is not streamed; default 10 min, as in OpenAI's clients
+	WriteTimeout  time.Duration // how long a client may take to read one event; default 30 s
+	Version       string        // sent to workers as vllmdeck/VERSION
+
+	Health         func() (any, int)                                     // body and status of GET /health
+	CostComparison func(ctx context.Context, period string) (any, error) // body of GET /cost-comparison
+	Metrics        http.Handler                                          // GET /metrics
+
+	// Rated is given complete answers of text with their prompt, after Settle. It must not block.
+	Rated func(r *api.Request, prompt, answer string)
+	// Tokens is told of output tokens as they stream. It must not block.
+	Tokens func(n int)
+	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	once     sync.Once
+	wire     wire
+	client   http.Client
+	budget   route.Budget
+	inFlight atomic.Int64
+	queued   atomic.Int64
+	bodies   atomic.Int64
+	draining atomic.Bool
+
+	mu     sync.Mutex
+	queues map[string]*queue
+	first  *call // in flight, oldest first
+	last   *call
+	idle   chan struct{} // closed when the last call ends; nil: nobody waits for that
+
+	total, failed, rejected, cancelled, moved atomic.Int64
+}
+
+// ServeHTTP serves one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.once.Do(g.prepare)
+	rt := g.route(r)
+	switch {
+	case rt == nil:
+		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "there is no such route here: see GET /v1/models, POST /v1/chat/completions"))
+	case r.Method != rt.method && !(rt.method == http.MethodGet && r.Method == http.MethodHead):
+		w.Header().Set("Allow", rt.allow())
+		g.refuse(w, r, invalid(http.StatusMethodNotAllowed, "method_not_allowed", "", "this route takes "+rt.allow()))
+	case crossSite(r):
+		g.refuse(w, r, invalid(http.StatusForbidden, "cross_site", "", "requests from web pages of other sites are refused"))
+	default:
+		who, err := g.identify(r.Header)
+		if err != nil && !rt.open {
+			g.refuse(w, r, err)
+			return
+		}
+		if rt.dialect != nil {
+			g.serve(w, r, rt.dialect, who)
+			return
+		}
+		// A connection may come with the write deadline of the request before.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.writeTimeout()))
+		rt.serve(g, w, r)
+	}
+}
+
+func (g *Gateway) prepare() {
+	if g.Log == nil {
+		g.Log = slog.New(slog.DiscardHandler)
+	}
+	g.wire.dial = g.Dial
+	transport := &http.Transport{
+		DialContext:         g.Dial,
+		MaxIdleConnsPerHost: 1024,
+		IdleConnTimeout:     keepIdle,
+		DisableCompression:  true,
+		ForceAttemptHTTP2:   true,
+	}
+	if g.Dial == nil {
+		transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
+	g.client = http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// crossSite reports whether a web page of another site sent the request. It would need no key where none is set.
+func crossSite(r *http.Request) bool {
+	v := r.Header["Sec-Fetch-Site"]
+	return len(v) > 0 && v[0] != "same-origin" && v[0] != "none"
+}
+
+// refuse answers a request that has no call.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err *refusal) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.writeTimeout()))
+	g.rejected.Add(1)
+	g.total.Add(1)
+	id := requestID(r.Header)
+	if id == "" {
+		id = newID(time.Now())
+	}
+	_ = err.write(w, id, r.URL.Path == "/v1/messages") // nobody is left to tell
+}
+
+// queue gives the line of a model.
+func (g *Gateway) queue(model string) *queue {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	q := g.queues[model]
+	if q == nil {
+		if g.queues == nil {
+			g.queues = map[string]*queue{}
+		}
+		q = &queue{}
+		g.queues[model] = q
+	}
+	return q
+}
+
+func (g *Gateway) agent() string {
+	if g.Version == "" {
+		return "vllmdeck"
+	}
+	return "vllmdeck/" + g.Version
+}
+
+func (g *Gateway) maxBody() int64               { return cmp.Or(g.MaxBody, 32<<20) }
+func (g *Gateway) maxBodies() int64             { return cmp.Or(g.MaxBodies, 256<<20) }
+func (g *Gateway) queueLimit() int              { return cmp.Or(g.Queue, 256) }
+func (g *Gateway) queueWait() time.Duration     { return cmp.Or(g.QueueWait, 30*time.Second) }
+func (g *Gateway) ttftTimeout() time.Duration   { return cmp.Or(g.TTFTTimeout, 2*time.Minute) }
+func (g *Gateway) idleTimeout() time.Duration   { return cmp.Or(g.IdleTimeout, time.Minute) }
+func (g *Gateway) answerTimeout() time.Duration { return cmp.Or(g.AnswerTimeout, 10*time.Minute) }
+func (g *Gateway) writeTimeout() time.Duration  { return cmp.Or(g.WriteTimeout, 30*time.Second) }

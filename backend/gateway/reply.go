@@ -1,0 +1,261 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// reply is the head of an upstream's answer and the way to its body.
+type reply struct {
+	status int
+	fields []field // for the client: those of keepsResponse
+	space  [6]field
+	length int64 // -1: not known
+	body   io.Reader
+	keep   bool // the connection may be used again once the body was read to its end
+
+	conn *conn             // our own connection; nil: by way of net/http
+	stop func() bool       // ends the watch on the client
+	res  *http.Response    // net/http's answer
+	dog  *time.Timer       // net/http: ends the request at the limit
+	cut  func(cause error) // net/http: ends the request
+	at   time.Time         // net/http: what the timer is set to
+}
+
+// errSilent says that an upstream was silent past a limit.
+var errSilent = errors.New("silent for too long")
+
+// is reports whether the head has a header with this value as its beginning.
+func (r *reply) is(name, prefix string) bool {
+	for _, f := range r.fields {
+		if f.name == name {
+			return len(f.value) >= len(prefix) && strings.EqualFold(f.value[:len(prefix)], prefix)
+		}
+	}
+	return false
+}
+
+func (r *reply) get(name string) string {
+	for _, f := range r.fields {
+		if f.name == name {
+			return f.value
+		}
+	}
+	return ""
+}
+
+// limit sets when reading the body must give up. A limit that moves by less than a tenth of
+// span is left alone: setting one costs as much as reading an event.
+func (r *reply) limit(now time.Time, span time.Duration) {
+	at := now.Add(span)
+	if r.conn != nil {
+		if d := at.Sub(r.conn.limit); d < 0 || d > span/10 {
+			r.conn.limit = at
+			_ = r.conn.SetReadDeadline(at) // a closed connection says so at the next read
+		}
+		return
+	}
+	if d := at.Sub(r.at); d < 0 || d > span/10 {
+		r.at = at
+		r.dog.Reset(span)
+	}
+}
+
+// close ends the reply. Only a connection whose answer was read to its end is used again.
+func (r *reply) close(whole bool) {
+	if r.conn != nil {
+		// stop is false if the client has gone: then the connection is being closed already.
+		if r.stop() && whole && r.keep && r.conn.r.Buffered() == 0 {
+			r.conn.host.put(r.conn)
+		} else {
+			_ = r.conn.Close() // the answer is not wanted any more
+		}
+		return
+	}
+	r.dog.Stop()
+	_ = r.res.Body.Close() // before cut: an answer that was read to its end keeps its connection
+	r.cut(context.Canceled)
+}
+
+// send sends a request to an upstream and waits for the head of the answer, at most for wait.
+func (c *call) send(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
+	if l.Client == nil && strings.HasPrefix(l.URL, "http://") {
+		return c.sendWire(ctx, l, wait)
+	}
+	return c.sendClient(ctx, l, wait)
+}
+
+func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
+	addr, prefix, _ := strings.Cut(l.URL[len("http://"):], "/")
+	hostport := addr
+	if i := strings.LastIndexByte(addr, ':'); i < 0 || strings.HasSuffix(addr, "]") {
+		hostport = addr + ":80"
+	}
+	msg := getBuf()
+	defer msg.put()
+	rest := c.message(msg, l, addr, prefix)
+	for fresh := false; ; fresh = true {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		cn, err := c.g.wire.get(ctx, hostport, fresh)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
+		cn.limit = time.Now().Add(wait)
+		_ = cn.SetReadDeadline(cn.limit) // a closed connection says so at the next read
+		rep, err := cn.roundTrip(msg.b, rest)
+		if err == nil {
+			rep.stop = stop
+			return rep, nil
+		}
+		stop()
+		_ = cn.Close() // it gave no answer
+		if err != errStale || fresh {
+			return nil, err
+		}
+	}
+}
+
+// dialError says that no connection to an upstream could be made: it has seen nothing of the request.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// message writes a request for an upstream into msg, except for a body that is too large to copy:
+// its pieces are returned.
+func (c *call) message(msg *buf, l *Lease, host, prefix string) [][]byte {
+	var space [4]edit
+	edits := c.req.edits(space[:0], l.Model)
+	size := len(c.req.body)
+	for _, e := range edits {
+		size += len(e.text) - (e.to - e.from)
+	}
+	b := msg.b[:0]
+	b = append(b, "POST "...)
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		b = append(append(b, '/'), prefix...)
+	}
+	b = append(append(b, c.path(prefix)...), " HTTP/1.1\r\nHost: "...)
+	b = append(b, host...)
+	b = append(b, "\r\nContent-Type: application/json\r\nAccept-Encoding: identity\r\nUser-Agent: "...)
+	b = append(b, c.g.agent()...)
+	b = append(b, "\r\nX-Request-Id: "...)
+	b = append(b, c.id...)
+	if l.Key != "" {
+		b = append(append(b, "\r\nAuthorization: Bearer "...), l.Key...)
+	}
+	drop := named(c.r.Header)
+	for name, values := range c.r.Header {
+		if !keepsRequest(name) || slices.Contains(drop, name) {
+			continue
+		}
+		for _, v := range values {
+			// net/http has refused line breaks in names and values.
+			b = append(append(append(append(b, "\r\n"...), name...), ": "...), v...)
+		}
+	}
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(size), 10)
+	b = append(b, "\r\n\r\n"...)
+	if size > maxPooled {
+		msg.b = b
+		return pieces(c.req.body, edits)
+	}
+	msg.b = splice(b, c.req.body, edits)
+	return nil
+}
+
+// path is the route's path at an upstream. A provider's base ends in /v1 already.
+func (c *call) path(prefix string) string {
+	if prefix == "v1" || strings.HasSuffix(prefix, "/v1") {
+		return strings.TrimPrefix(c.d.path, "/v1")
+	}
+	return c.d.path
+}
+
+func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
+	base, err := url.Parse(l.URL)
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	var space [4]edit
+	body := splice(nil, c.req.body, c.req.edits(space[:0], l.Model))
+	ctx, cut := context.WithCancelCause(ctx)
+	prefix := strings.Trim(base.Path, "/")
+	target := url.URL{Scheme: base.Scheme, Host: base.Host, Path: "/" + strings.TrimPrefix(prefix+c.path(prefix), "/")}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
+	if err != nil {
+		cut(nil)
+		return nil, &dialError{err}
+	}
+	drop := named(c.r.Header)
+	for name, values := range c.r.Header {
+		if keepsRequest(name) && !slices.Contains(drop, name) {
+			req.Header[name] = values
+		}
+	}
+	req.Header["Content-Type"] = jsonType
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", c.g.agent())
+	req.Header.Set("X-Request-Id", c.id)
+	req.Header["Idempotency-Key"] = []string{} // never sent: lets net/http try a stale connection again
+	if l.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+l.Key)
+	}
+	rep := &reply{cut: cut, at: time.Now().Add(wait), keep: true}
+	rep.dog = time.AfterFunc(wait, func() { cut(errSilent) })
+	client := l.Client
+	if client == nil {
+		client = &c.g.client
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		rep.dog.Stop()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cut(nil)
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // its text would repeat the address
+		}
+		return nil, err
+	}
+	rep.res, rep.status, rep.length = res, res.StatusCode, res.ContentLength
+	rep.body = &causeBody{res.Body, ctx}
+	for name, values := range res.Header {
+		for _, v := range values {
+			if keepsResponse(name) {
+				rep.fields = append(rep.fields, field{name, v})
+			}
+		}
+	}
+	return rep, nil
+}
+
+// causeBody reads a body and says why its request was ended.
+type causeBody struct {
+	io.Reader
+	ctx context.Context
+}
+
+func (b *causeBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		if cause := context.Cause(b.ctx); cause != nil {
+			err = cause
+		}
+	}
+	return n, err
+}

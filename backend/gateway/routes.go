@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// routed is one route. There are no others, and no patterns: a path is served if it is in the table,
+// byte by byte, so that no dot segment or escape leads past a check.
+type routed struct {
+	method  string
+	open    bool     // needs no key
+	dialect *dialect // goes to a worker
+	serve   func(g *Gateway, w http.ResponseWriter, r *http.Request)
+}
+
+var routes = func() map[string]*routed {
+	table := map[string]*routed{
+		"/health":          {method: http.MethodGet, open: true, serve: (*Gateway).health},
+		"/v1/models":       {method: http.MethodGet, serve: (*Gateway).models},
+		"/cost-comparison": {method: http.MethodGet, serve: (*Gateway).costComparison},
+		"/metrics":         {method: http.MethodGet, serve: (*Gateway).metrics},
+	}
+	for i := range dialects {
+		d := &dialects[i]
+		table[d.path] = &routed{method: http.MethodPost, dialect: d}
+	}
+	return table
+}()
+
+func (g *Gateway) route(r *http.Request) *routed {
+	if r.URL.RawPath != "" { // an escape that the path does not need
+		return nil
+	}
+	return routes[r.URL.Path]
+}
+
+func (rt *routed) allow() string {
+	if rt.method == http.MethodGet {
+		return "GET, HEAD"
+	}
+	return rt.method
+}
+
+// models lists what clients may ask for, aliases too.
+func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
+	type model struct {
+		ID      string `json:"id"`
+		Object  string `json:"object"`
+		Created int64  `json:"created"`
+		OwnedBy string `json:"owned_by"`
+		Root    string `json:"root"`
+		Parent  any    `json:"parent"`
+		MaxLen  *int   `json:"max_model_len"`
+	}
+	list := struct {
+		Object string  `json:"object"`
+		Data   []model `json:"data"`
+	}{"list", []model{}}
+	for _, m := range g.Upstreams.Models() {
+		entry := model{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
+		if m.MaxLen > 0 {
+			entry.MaxLen = api.Ptr(m.MaxLen)
+		}
+		list.Data = append(list.Data, entry)
+		for _, alias := range m.Aliases {
+			entry.ID = alias
+			list.Data = append(list.Data, entry)
+		}
+	}
+	reply200(w, list)
+}
+
+// health shows the whole state to this host, and to others only whether it is well.
+func (g *Gateway) health(w http.ResponseWriter, r *http.Request) {
+	if g.Health == nil {
+		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "health is not known here"))
+		return
+	}
+	v, status := g.Health()
+	b, err := json.Marshal(v)
+	if err != nil {
+		g.broken(w, r, err)
+		return
+	}
+	if !local(r) {
+		b = []byte(`{"status":` + quote(gjson.GetBytes(b, "status").Str) + `}`)
+	}
+	writeJSON(w, status, b)
+}
+
+// local reports whether the request comes from this host.
+func local(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+func (g *Gateway) costComparison(w http.ResponseWriter, r *http.Request) {
+	period := r.URL.Query().Get("period")
+	switch period {
+	case "":
+		period = "all"
+	case "today", "month", "all":
+	default:
+		g.refuse(w, r, invalid(http.StatusBadRequest, "invalid_value", "period", "period must be today, month or all"))
+		return
+	}
+	if g.CostComparison == nil {
+		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "costs are not known here"))
+		return
+	}
+	v, err := g.CostComparison(r.Context(), period)
+	if err != nil {
+		g.broken(w, r, err)
+		return
+	}
+	reply200(w, v)
+}
+
+func (g *Gateway) metrics(w http.ResponseWriter, r *http.Request) {
+	if g.Metrics == nil {
+		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "metrics are not kept here"))
+		return
+	}
+	g.Metrics.ServeHTTP(w, r)
+}
+
+// broken answers a request that the engine could not serve.
+func (g *Gateway) broken(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, r.Context().Err()) && r.Context().Err() != nil {
+		return // the client has gone
+	}
+	g.Log.Error("request failed", "path", r.URL.Path, "error", err)
+	g.refuse(w, r, &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: see its log"})
+}
+
+func reply200(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		writeJSON(w, http.StatusInternalServerError, []byte(`{"error":{"message":"the answer cannot be written as JSON","type":"server_error","param":null,"code":null}}`))
+		return
+	}
+	writeJSON(w, http.StatusOK, b)
+}
+
+func writeJSON(w http.ResponseWriter, status int, b []byte) {
+	w.Header()["Content-Type"] = jsonType
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // nobody is left to tell
+}

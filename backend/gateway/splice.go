@@ -1,0 +1,74 @@
+package gateway
+
+import "slices"
+
+// edit replaces b[from:to] by text.
+type edit struct {
+	from, to int
+	text     string
+}
+
+// splice appends b to dst with the edits made, which are in order and do not overlap. Every byte
+// that no edit names stays as it is: a body is never encoded again.
+func splice(dst, b []byte, edits []edit) []byte {
+	at := 0
+	for _, e := range edits {
+		dst = append(dst, b[at:e.from]...)
+		dst = append(dst, e.text...)
+		at = e.to
+	}
+	return append(dst, b[at:]...)
+}
+
+// pieces is splice without copying b.
+func pieces(b []byte, edits []edit) [][]byte {
+	var out [][]byte
+	at := 0
+	for _, e := range edits {
+		out = append(out, b[at:e.from], []byte(e.text))
+		at = e.to
+	}
+	return append(out, b[at:])
+}
+
+// without gives the edit that removes a member together with one of its commas.
+func (m member) without() edit {
+	switch {
+	case m.before >= 0:
+		return edit{from: m.before, to: m.end}
+	case m.after >= 0:
+		return edit{from: m.start, to: m.after + 1}
+	}
+	return edit{from: m.start, to: m.end}
+}
+
+// sortEdits puts edits in order.
+func sortEdits(edits []edit) {
+	slices.SortFunc(edits, func(a, b edit) int { return a.from - b.from })
+}
+
+// addMember inserts text, which is `"key":value`, before the closing brace of the JSON object that
+// b ends with. False if b does not end with one.
+func addMember(b []byte, text []byte) ([]byte, bool) {
+	end := len(b)
+	for end > 0 && isSpace(b[end-1]) {
+		end--
+	}
+	if end == 0 || b[end-1] != '}' {
+		return b, false
+	}
+	end--
+	last := end
+	for last > 0 && isSpace(b[last-1]) {
+		last--
+	}
+	if last == 0 {
+		return b, false
+	}
+	if b[last-1] != '{' {
+		text = append([]byte{','}, text...)
+	}
+	return slices.Insert(b, end, text...), true
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }

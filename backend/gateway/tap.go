@@ -1,0 +1,253 @@
+package gateway
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// meaning is what an event is to the gateway.
+type meaning uint8
+
+const (
+	plain   meaning = iota // nothing that concerns us; comments too
+	content                // a part of the answer: the first one commits the stream
+	usage                  // nothing but the token counts
+	failure                // the worker says that it failed
+	end                    // the answer is over, as the worker meant it
+)
+
+// tap reads a copy of an answer as it passes: what it cost, how it went, whether it is whole.
+type tap struct {
+	d      *dialect
+	wanted int // choices that must finish
+
+	seen     int   // events with data
+	events   int64 // with content
+	first    time.Time
+	last     time.Time
+	maxGap   time.Duration
+	usage    api.Usage
+	hasUsage bool
+	finish   string // the last finish_reason
+	finished int    // choices that finished
+	ended    bool   // the closing event came
+	fault    string // what the worker's error says
+	code     int    // its HTTP status, 0 where it gives none
+
+	keep bool   // collect the answer's text
+	text []byte // of the first choice, as JSON writes it inside quotes
+}
+
+const maxText = 16 << 10 // of an answer that is kept for rating
+
+// whole reports whether the worker has given a complete answer. Nothing else may let a stream end well.
+func (t *tap) whole() bool {
+	return t.ended && t.fault == "" && (t.finished >= t.wanted || !t.d.finishes)
+}
+
+// event takes one event of a stream that came at now.
+func (t *tap) event(ev []byte, now time.Time) meaning {
+	data, name := fields(ev)
+	if len(data) == 0 {
+		return plain
+	}
+	t.seen++
+	m := t.d.event(t, data, name)
+	if m == content {
+		t.events++
+		if t.first.IsZero() {
+			t.first = now
+		} else if gap := now.Sub(t.last); gap > t.maxGap {
+			t.maxGap = gap
+		}
+		t.last = now
+	}
+	if m == end {
+		t.ended = true
+	}
+	return m
+}
+
+// gap is the mean time between content events, 0 where there are less than two.
+func (t *tap) gap() time.Duration {
+	if t.events < 2 {
+		return 0
+	}
+	return t.last.Sub(t.first) / time.Duration(t.events-1)
+}
+
+// fail notes the worker's own error, an object or a bare string.
+func (t *tap) fail(err gjson.Result) meaning {
+	t.fault, t.code = readError(err)
+	return failure
+}
+
+// readError gives the message and HTTP status of an error value in any of vLLM's shapes.
+func readError(err gjson.Result) (msg string, code int) {
+	msg = err.Get("message").Str
+	if err.Type == gjson.String {
+		msg = err.Str
+	}
+	if msg == "" {
+		msg = "the worker reported an error without a message"
+	}
+	return cut(msg, 1000), int(err.Get("code").Int())
+}
+
+// chatEvent reads an event of chat or completions.
+func chatEvent(t *tap, data, _ []byte) meaning {
+	if text, ok := quickText(data); ok {
+		if t.keep && bytes.Contains(data, firstChoice) {
+			t.add(text)
+		}
+		return content
+	}
+	if string(data) == "[DONE]" {
+		return end
+	}
+	v := gjson.ParseBytes(data)
+	if err := v.Get("error"); err.Exists() && err.Type != gjson.Null {
+		return t.fail(err)
+	}
+	m := plain
+	choices := v.Get("choices")
+	choices.ForEach(func(_, choice gjson.Result) bool {
+		part := choice.Get("delta")
+		if !part.Exists() {
+			part = choice
+		}
+		if hasContent(part) {
+			m = content
+			if t.keep && choice.Get("index").Int() == 0 {
+				t.addValue(part.Get(t.d.text))
+			}
+		}
+		switch reason := choice.Get("finish_reason").Str; reason {
+		case "":
+		case "abort", "error":
+			// A worker that is stopped ends its answers so, with HTTP 200: not as the client meant it.
+			t.fault, t.finish = "the worker broke the answer off: finish_reason "+reason, reason
+		default:
+			t.finish = reason
+			t.finished++
+		}
+		return true
+	})
+	if t.fault != "" {
+		return failure
+	}
+	if u := v.Get("usage"); u.IsObject() {
+		t.usage, t.hasUsage = openaiUsage(u), true
+		if m == plain && !choices.Get("0").Exists() {
+			return usage
+		}
+	}
+	return m
+}
+
+var (
+	firstChoice = []byte(`"index":0`)
+	deltaText   = []byte(`"delta":{"content":"`)
+	plainText   = []byte(`"text":"`)
+	keyUsage    = []byte(`"usage"`)
+	keyError    = []byte(`"error"`)
+	keyFinish   = []byte(`"finish_reason":`)
+	null        = []byte("null")
+)
+
+// quickText gives the text, as JSON writes it, of the event that nearly all of a stream consists
+// of: text that is not empty, and nothing else that we look for. It parses nothing. A quoted
+// key cannot stand inside a JSON string, where its quotes would be escaped, so what is not found
+// is not there; whatever looks like more is left to the parser.
+func quickText(data []byte) ([]byte, bool) {
+	i := bytes.Index(data, deltaText)
+	n := len(deltaText)
+	if i < 0 {
+		if i = bytes.Index(data, plainText); i < 0 {
+			return nil, false
+		}
+		n = len(plainText)
+	}
+	text := data[i+n:]
+	end := quoteEnd(text)
+	if end <= 0 {
+		return nil, false
+	}
+	head, rest := data[:i], text[end:]
+	if bytes.Contains(rest, keyUsage) || bytes.Contains(rest, keyError) || bytes.Contains(head, keyUsage) || bytes.Contains(head, keyError) {
+		return nil, false
+	}
+	if bytes.Contains(head, keyFinish) {
+		return nil, false
+	}
+	if j := bytes.Index(rest, keyFinish); j >= 0 {
+		rest = rest[j+len(keyFinish):]
+		if !bytes.HasPrefix(rest, null) || bytes.Contains(rest, keyFinish) {
+			return nil, false
+		}
+	}
+	return text[:end], true
+}
+
+// quoteEnd gives the position of the quote that ends the JSON string b begins inside of, or -1.
+func quoteEnd(b []byte) int {
+	for from := 0; ; {
+		i := bytes.IndexByte(b[from:], '"')
+		if i < 0 {
+			return -1
+		}
+		i += from
+		back := i
+		for back > 0 && b[back-1] == '\\' {
+			back--
+		}
+		if (i-back)%2 == 0 {
+			return i
+		}
+		from = i + 1
+	}
+}
+
+// hasContent reports whether a delta, message or completion choice holds a part of the answer.
+func hasContent(part gjson.Result) bool {
+	found := false
+	part.ForEach(func(key, v gjson.Result) bool {
+		switch key.Str {
+		case "content", "reasoning", "reasoning_content", "refusal", "text":
+			found = v.Type == gjson.String && v.Str != "" || v.Type == gjson.JSON && v.Get("0").Exists()
+		case "tool_calls":
+			found = v.Get("0").Exists()
+		case "function_call", "audio":
+			found = v.IsObject()
+		}
+		return !found
+	})
+	return found
+}
+
+// add keeps a piece of text for rating. Pieces are kept whole, so that no escape is cut.
+func (t *tap) add(text []byte) {
+	if len(t.text)+len(text) > maxText {
+		t.keep = false
+		return
+	}
+	t.text = append(t.text, text...)
+}
+
+func (t *tap) addValue(v gjson.Result) {
+	if v.Type == gjson.String && len(v.Raw) > 2 {
+		t.add([]byte(v.Raw[1 : len(v.Raw)-1]))
+	}
+}
+
+// answer is the text that was kept.
+func (t *tap) answer() string {
+	if len(t.text) == 0 {
+		return ""
+	}
+	return gjson.Parse(`"` + string(t.text) + `"`).Str
+}
