@@ -1,0 +1,377 @@
+package tui
+
+import (
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// views are the tabs, by key.
+var views = []struct {
+	id   viewID
+	name Text
+}{
+	{viewOverview, "Overview"}, {viewWorkers, "Workers"}, {viewRequests, "Requests"}, {viewCosts, "Costs"},
+	{viewPrompt, "Prompt"}, {viewEvents, "Events"},
+}
+
+// header is the first line: what one must never miss. What does not fit goes from the right.
+func (c *Console) header(w int) string {
+	l := newLine(c.th, w)
+	if away := c.away(); away > 0 && c.snap == nil {
+		l.put(stAlarm, " engine does not answer, retrying ").gap(1).put(stDim, clean(c.err.Error()))
+		return l.string()
+	} else if away > 0 {
+		l.put(stAlarm, " engine does not answer, "+long(away)+" old, retrying ").gap(1)
+	}
+	if c.snap == nil {
+		l.put(stStrong, " vllmdeck").gap(2).put(stDim, "connecting"+loading)
+		return l.string()
+	}
+	s := c.snap
+	host := clean(s.Engine.Host)
+	if host == "" {
+		host = "vllmdeck"
+	}
+	l.gap(1).put(stStrong, host.cut(max(w/5, 12))).gap(2)
+	switch {
+	case c.paused:
+		l.put(stBadge, " PAUSED "+clock(s.Time)+" ").gap(1)
+		if n := c.newer(); n > 0 {
+			l.put(stDim, count(n)+" newer").gap(1)
+		}
+		l.put(stDim, "p resumes").gap(1)
+	case c.err == nil && s.Engine.Stopping:
+		l.put(stBadge, " STOPPING ").gap(1)
+	case c.err == nil:
+		st, word := stOK, Text("live")
+		switch s.Engine.Status {
+		case "degraded":
+			st, word = stWarn, "degraded"
+		case "down":
+			st, word = stBad, "down"
+		}
+		l.put(st, "●").gap(1).put(st, word).gap(1).put(stDim, clock(s.Time)).gap(1)
+	}
+	for _, b := range c.badges() {
+		if b.t.width()+2 <= l.left() {
+			l.gap(1).put(b.st, " "+b.t+" ")
+		}
+	}
+	for _, group := range c.headline() {
+		if partsWidth(group)-len(group)+1+3 > l.left() {
+			break
+		}
+		l.gap(3)
+		for i, p := range group {
+			if i > 0 {
+				l.gap(1)
+			}
+			l.put(p.st, p.t)
+		}
+	}
+	return l.string()
+}
+
+// newer is how many snapshots came since the pause.
+func (c *Console) newer() int64 {
+	if c.live == nil || c.snap == nil || c.live.Seq < c.snap.Seq {
+		return 0
+	}
+	return int64(c.live.Seq - c.snap.Seq)
+}
+
+func (c *Console) badges() []part {
+	s := c.snap
+	var out []part
+	if simulated(s) {
+		out = append(out, part{stBadge, "SIMULATED"})
+	}
+	if s.Engine.Exposed {
+		out = append(out, part{stBadge, "NO TLS"})
+	}
+	if s.Engine.Ledger.Error != "" || s.Engine.Ledger.Spooled > 0 {
+		out = append(out, part{stAlarm, "LEDGER " + count(int64(s.Engine.Ledger.Spooled)) + " SPOOLED"})
+	}
+	if c.opt.ReadOnly {
+		out = append(out, part{stDim, "read-only"})
+	}
+	return out
+}
+
+// simulated says that something on the screen is not real.
+func simulated(s *api.Snapshot) bool {
+	if s.Engine.Simulated || s.Engine.Demo || s.Money.Simulated {
+		return true
+	}
+	for i := range s.Workers {
+		if s.Workers[i].Simulated {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Console) headline() [][]part {
+	s := c.snap
+	ready, bad := 0, 0
+	for i := range s.Workers {
+		switch w := &s.Workers[i]; {
+		case w.State == api.Ready && !w.Stalled:
+			ready++
+		case w.State == api.Failed || w.Stalled:
+			bad++
+		}
+	}
+	st := stStrong
+	if bad > 0 {
+		st = stBad
+	}
+	out := [][]part{{{stDim, "workers"}, {st, whole(ready) + "/" + whole(len(s.Workers))}}}
+	if bad > 0 {
+		out[0] = append(out[0], part{stBad, c.g.bad})
+	}
+	flight := []part{{stDim, "in flight"}, {stStrong, whole(s.Traffic.InFlight)}}
+	if s.Traffic.Queued > 0 {
+		flight = append(flight, part{stWarn, "+" + whole(s.Traffic.Queued) + " queued"})
+	}
+	out = append(out, flight)
+	if w := c.win(); w != nil {
+		st := stStrong
+		if w.Failed > 0 {
+			st = stBad
+		}
+		errs := unknown
+		if w.Count > 0 {
+			errs = percent(float64(w.Failed) / float64(w.Count))
+		}
+		out = append(out, []part{{stDim, "errors"}, {st, errs}})
+	}
+	if n := s.Money.Savings; n != nil {
+		out = append(out, []part{{stDim, "net " + clean(s.Money.Period)}, {netStyle(n), signed(n)}})
+	}
+	if w := c.win(); w != nil {
+		out = append(out, []part{{stDim, "window"}, {stStrong, windowName(w.Span)}})
+	}
+	if v := c.opt.Version; v != "" && s.Engine.Version != "" && v != s.Engine.Version {
+		out = append(out, []part{{stWarn, "engine " + clean(s.Engine.Version)}})
+	}
+	return out
+}
+
+func netStyle(n *api.Nanos) style {
+	if n != nil && *n < 0 {
+		return stBad
+	}
+	return stStrong
+}
+
+// tabs is the second line.
+func (c *Console) tabs(w int) string {
+	l := newLine(c.th, w)
+	full := 1
+	for _, v := range views {
+		full += v.name.width() + 5
+	}
+	for _, v := range views {
+		key, name := whole(int(v.id)), v.name
+		if full > w && v.id != c.view {
+			name = name.cut(3)
+		}
+		if v.id == viewEvents {
+			if n := c.activeNotices(); n > 0 {
+				name += " " + whole(n) + "!"
+			}
+		}
+		if v.id == c.view {
+			l.put(stTab, " "+key+" "+name+" ")
+		} else {
+			l.gap(1).put(stKey, key).gap(1).put(stDim, name).gap(1)
+		}
+	}
+	if c.zoom != paneNone {
+		l.right(stDim, spec(c.zoom).name+" zoomed, esc back", 1)
+	}
+	return l.string()
+}
+
+func (c *Console) activeNotices() int {
+	n := 0
+	if c.snap != nil {
+		for i := range c.snap.Notices {
+			if c.snap.Notices[i].Active && c.snap.Notices[i].Level != "info" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// footer is the last line: what one can do here, or what just happened.
+func (c *Console) footer(w int) string {
+	l := newLine(c.th, w)
+	switch {
+	case c.input != nil:
+		l.put(stKey, c.input.prompt).put(stText, tailOf(clean(c.input.text), w-c.input.prompt.width()-1)).put(stStrong, "▏")
+		return l.string()
+	case c.toast != "":
+		l.gap(1).put(c.toastStyle, c.toast)
+		return l.string()
+	}
+	hidden := c.hidden()
+	room := w
+	if hidden != "" && w >= 100 {
+		room = w - hidden.width() - 3
+	}
+	l.gap(1)
+	for _, b := range c.hints() {
+		if l.used+b.hintKey.width()+1+b.hint.width()+2 > room {
+			break
+		}
+		l.put(stKey, b.hintKey).gap(1).put(stDim, b.hint).gap(2)
+	}
+	l.right(stFaint, hidden, 1)
+	return l.string()
+}
+
+// tailOf keeps the end of a text that is too long.
+func tailOf(t Text, n int) Text {
+	for t.width() > n && t != "" {
+		r := []rune(t)
+		t = clean(string(r[1:]))
+	}
+	return t
+}
+
+// hidden names the panes of the overview that this size does not show.
+func (c *Console) hidden() Text {
+	if c.view != viewOverview || c.zoom != paneNone || c.help {
+		return ""
+	}
+	var out Text
+	for _, id := range []paneID{paneThroughput, paneLatency, paneMoney, paneHealth, paneWorkers, paneRequests, paneNotices} {
+		shown := false
+		for _, r := range c.rects {
+			shown = shown || r.Pane == id
+		}
+		if !shown {
+			if out != "" {
+				out += ", "
+			}
+			out += spec(id).name
+		}
+	}
+	if out == "" {
+		return ""
+	}
+	return "hidden here: " + out
+}
+
+// plainList is what very small terminals get: one metric a line, or one line in all.
+func (c *Console) plainList(w, h int) []string {
+	var rows []*line
+	row := func(name, value Text, st style, vs []float64) {
+		l := newLine(c.th, w)
+		l.gap(1).cell(stDim, name, min(14, w/3)).gap(1).num(st, value)
+		if n := w - 26; n >= 6 && vs != nil && l.used < 26 {
+			l.to(25)
+			c.g.spark1(l, stA, tail(vs, n), 0)
+		}
+		rows = append(rows, l)
+	}
+	switch {
+	case c.snap == nil:
+		row("vllmdeck", "connecting"+loading, stDim, nil)
+	case w < 40 || h < 10:
+		rows = append(rows, c.statusLine(w))
+	default:
+		c.listRows(row)
+	}
+	out := make([]string, h)
+	for i := range out {
+		if i < len(rows) {
+			out[i] = rows[i].string()
+		} else {
+			out[i] = blank(w)
+		}
+	}
+	return out
+}
+
+// statusLine is the whole console in one line.
+func (c *Console) statusLine(w int) *line {
+	s := c.snap
+	l := newLine(c.th, w)
+	if away := c.away(); away > 0 {
+		return l.put(stAlarm, "away "+long(away))
+	}
+	ready := 0
+	for i := range s.Workers {
+		if s.Workers[i].State == api.Ready {
+			ready++
+		}
+	}
+	st := stOK
+	if ready < len(s.Workers) {
+		st = stWarn
+	}
+	parts := []part{{st, whole(ready) + "/" + whole(len(s.Workers)) + " up"}}
+	if simulated(s) {
+		parts = append(parts, part{stBadge, "SIM"})
+	}
+	if win := c.win(); win != nil {
+		parts = append(parts, part{stText, rate(lastFull(win, win.Output)) + " tok/s"})
+		if win.TTFT.P95 != nil {
+			parts = append(parts, part{stText, "p95 " + seconds(*win.TTFT.P95)})
+		}
+	}
+	parts = append(parts, part{stText, whole(s.Traffic.InFlight) + " run"})
+	for i, p := range parts {
+		if p.t.width()+1 > l.left() {
+			break
+		}
+		if i > 0 {
+			l.gap(1)
+		}
+		l.put(p.st, p.t)
+	}
+	return l
+}
+
+func (c *Console) listRows(row func(name, value Text, st style, vs []float64)) {
+	s, win := c.snap, c.win()
+	if win != nil {
+		row("output tok/s", rate(lastFull(win, win.Output)), stStrong, win.Output)
+		row("requests/s", rate(lastFull(win, win.Requests)), stStrong, win.Requests)
+		row("TTFT p95", seconds(val(win.TTFT.P95)), stStrong, win.TTFT95)
+		row("E2E p95", seconds(val(win.E2E.P95)), stStrong, win.E2E95)
+	}
+	row("in flight", whole(s.Traffic.InFlight), stStrong, nil)
+	row("queued", whole(s.Traffic.Queued), stStrong, nil)
+	row("actual", money(s.Money.Actual), stStrong, nil)
+	row("would have", money(s.Money.Would), stStrong, nil)
+	row("net "+clean(s.Money.Period), signed(s.Money.Savings), netStyle(s.Money.Savings), nil)
+	for i := range s.Workers {
+		w := &s.Workers[i]
+		st, mark := c.stateMark(w)
+		row(clean(w.Name), mark+" "+c.stateWord(w), st, w.Trend)
+	}
+}
+
+// lastFull is the newest bucket that is complete, or the partial one if it is all there is.
+func lastFull(w *api.Window, s api.Series) float64 {
+	switch n := len(s); {
+	case n >= 2 && w.Partial < 1:
+		return s[n-2]
+	default:
+		return s.Last()
+	}
+}
+
+// zone writes the start of the period in the host's zone.
+func since(t time.Time) Text {
+	if t.IsZero() {
+		return ""
+	}
+	return "since " + clock(t)
+}

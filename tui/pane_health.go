@@ -1,0 +1,188 @@
+package tui
+
+import (
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+func (c *Console) drawHealth(p *panel) {
+	a := &c.snap.Answers
+	if a.Rated == 0 {
+		p.show(stDim, "no answer rated yet")
+		p.row().put(stDim, "no answer rated yet")
+		return
+	}
+	p.show(stDim, "n "+count(a.Rated))
+	if a.Median != nil {
+		p.show(stStrong, "median "+decimals(*a.Median, 2))
+	}
+	foot := 0
+	switch h := p.height(); {
+	case h >= 12:
+		foot = 2
+	case h >= 5:
+		foot = 1
+	}
+	rows := max(p.height()-foot, 1)
+	bins := 10
+	for _, n := range []int{10, 5, 2} {
+		if bins = n; n <= rows {
+			break
+		}
+	}
+	step := 10 / bins
+	sums := make([]int64, bins)
+	top := int64(1)
+	for i, n := range a.Bins {
+		sums[i/step] += n
+	}
+	for _, n := range sums {
+		top = max(top, n)
+	}
+	for i := bins - 1; i >= 0; i-- {
+		l := p.row()
+		lo, hi := float64(i*step)/10, float64((i+1)*step)/10
+		st := stB
+		if a.Target > 0 && lo+1e-9 < a.Target {
+			st = stB2
+		}
+		l.put(stDim, decimals(lo, 1)+"–"+decimals(hi, 1)).gap(1)
+		n := l.left() - 6
+		c.g.bar(l, st, float64(sums[i])/float64(top), n)
+		l.rcell(stText, count(sums[i]), 6)
+	}
+	if p.free() > 0 {
+		l := p.row()
+		l.put(stDim, "target "+decimals(a.Target, 2))
+		if !a.Calibrated {
+			l.put(stDim, ", uncalibrated")
+		}
+		for _, d := range []struct {
+			name Text
+			n    int64
+		}{{"truncated", a.Truncated}, {"looping", a.Looping}, {"refused", a.Refused}} {
+			if v := count(d.n); d.n > 0 && l.left() > d.name.width()+v.width()+3 {
+				l.gap(2).put(stDim, d.name).gap(1).put(stText, v)
+			}
+		}
+	}
+	if p.free() > 0 {
+		p.row().put(stDim, "length ").put(stText, decimals(val(a.Length), 2)).put(stDim, "  coherence ").put(stText, decimals(val(a.Coherence), 2)).
+			put(stDim, "  engagement ").put(stText, decimals(val(a.Engagement), 2))
+	}
+	for i := range a.ByModel {
+		if p.free() <= 0 || len(a.ByModel) < 2 {
+			return
+		}
+		m := &a.ByModel[i]
+		p.row().cell(stText, clean(m.Model), max(p.width()-20, 8)).gap(1).put(stDim, "n ").rcell(stText, count(m.Rated), 6).gap(1).put(stStrong, decimals(val(m.Median), 2))
+	}
+}
+
+// noticeMark gives the sign of a notice; what is over is dim.
+func (c *Console) noticeMark(n *api.Notice) (style, Text) {
+	switch {
+	case n.Level == "error" && n.Active:
+		return stBad, c.g.bad
+	case n.Level == "error":
+		return stDim, c.g.bad
+	case n.Level == "warning" && n.Active:
+		return stWarn, c.g.warn
+	case n.Level == "warning":
+		return stDim, c.g.warn
+	}
+	return stDim, c.g.sep
+}
+
+func (c *Console) noticeTime(t time.Time) Text {
+	if !t.IsZero() && c.snap.Time.Sub(t) > 20*time.Hour {
+		return Text(t.Format("Jan 02"))
+	}
+	return clock(t)
+}
+
+// drawNotices is the short list beside other panes.
+func (c *Console) drawNotices(p *panel) {
+	rows := c.noticeRows()
+	if n := c.activeNotices(); n > 0 {
+		p.show(stWarn, whole(n)+" active")
+	}
+	if len(rows) == 0 {
+		p.row().put(stDim, "nothing to report")
+		return
+	}
+	for i := range rows {
+		if p.free() <= 0 {
+			p.foot = whole(len(rows)-i) + " more, enter"
+			return
+		}
+		n := &rows[i]
+		st, mark := c.noticeMark(n)
+		text := stText
+		if !n.Active {
+			text = stDim
+		}
+		l := p.row()
+		l.put(st, mark).gap(1).cell(stDim, c.noticeTime(n.Time), 5).gap(1)
+		t := clean(n.Text)
+		if n.Worker != "" {
+			t = clean(n.Worker) + " " + t
+		}
+		parts := t.wrap(max(p.width()-8, 4))
+		l.put(text, parts[0])
+		if len(parts) > 1 && n.Active && p.free() > 0 { // what is still true is read whole
+			p.row().gap(8).put(text, parts[1].cut(p.width()-8))
+		}
+	}
+}
+
+// drawEvents is the whole list, the selected one in full.
+func (c *Console) drawEvents(p *panel) {
+	rows := c.noticeRows()
+	if n := c.activeNotices(); n > 0 {
+		p.show(stWarn, whole(n)+" active")
+	}
+	p.show(stDim, plural(int64(len(rows)), "event", "events"))
+	if len(rows) == 0 {
+		p.row().put(stDim, "nothing to report")
+		return
+	}
+	var full []Text
+	if c.notices.sel < len(rows) {
+		full = clean(rows[c.notices.sel].Text).wrap(max(p.width()-2, 1))
+	}
+	detail := min(len(full)+1, p.height()/3)
+	c.notices.n = len(rows)
+	cols := []tcol{{head: " ", w: 1}, {head: "TIME", w: 8}, {head: "WORKER", w: 8, max: 20, drop: 1}, {head: "EVENT", w: 20, max: 1000}}
+	ws := fit(cols, p.width())
+	p.head(cols, ws)
+	from, to := c.notices.window(p.free() - detail)
+	for i := from; i < to; i++ {
+		n := &rows[i]
+		st, mark := c.noticeMark(n)
+		text := stText
+		if !n.Active {
+			text = stDim
+		}
+		l := p.selected(i == c.notices.sel)
+		t := hms(n.Time)
+		if c.snap.Time.Sub(n.Time) > 20*time.Hour {
+			t = Text(n.Time.Format("Jan 02"))
+		}
+		l.put(st, mark).gap(2).cell(stDim, t, ws[1]).gap(2)
+		if ws[2] > 0 {
+			l.cell(stText, clean(n.Worker), ws[2]).gap(2)
+		}
+		l.put(text, clean(n.Text))
+	}
+	for p.free() > detail {
+		p.row()
+	}
+	if detail > 1 {
+		p.row()
+		for _, t := range full[:detail-1] {
+			p.row().put(stText, t)
+		}
+	}
+}

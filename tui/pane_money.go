@@ -1,0 +1,310 @@
+package tui
+
+import (
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// moneyTitle is the period and the labels that no amount may be seen without.
+func (c *Console) moneyTitle(p *panel) {
+	m := &c.snap.Money
+	if m.Simulated {
+		p.show(stBadge, " SIMULATED ")
+	}
+	if m.Period != "" {
+		p.show(stDim, clean(m.Period)+" "+since(m.From)+" "+clean(m.Zone))
+	}
+}
+
+// missing says what must be set to see the rest.
+func (c *Console) missing(p *panel, rows int) {
+	for _, s := range c.snap.Money.Missing {
+		if rows <= 0 {
+			return
+		}
+		for i, t := range clean(s).wrap(p.width() - 2) {
+			if rows--; rows < 0 {
+				return
+			}
+			mark := Text(" ")
+			if i == 0 {
+				mark = "!"
+			}
+			p.row().put(stWarn, mark).gap(1).put(stText, t)
+		}
+	}
+}
+
+// baseline names what is compared with, and of which day the prices are.
+func (m *moneyView) baseline() Text {
+	t := clean(m.Baseline)
+	if t == "" {
+		return ""
+	}
+	if m.PriceDate != "" {
+		t += ", prices of " + clean(m.PriceDate)
+	}
+	return t
+}
+
+// moneyView adds words to api.Money.
+type moneyView struct{ *api.Money }
+
+// share is the saved share, only ever with the utilisation beside it, and nothing if the baseline or its date is not known.
+func (m *moneyView) share() Text {
+	if m.Percent == nil || m.Utilisation == nil || m.Baseline == "" || m.PriceDate == "" || m.Period == "" {
+		return ""
+	}
+	return percentOf(*m.Percent) + " at " + percent(*m.Utilisation) + " utilisation"
+}
+
+// percentOf writes a percentage that is already one.
+func percentOf(v float64) Text { return percent(v / 100) }
+
+func (m *moneyView) band() Text {
+	if m.Low == nil || m.High == nil {
+		return ""
+	}
+	return signed(m.Low) + " to " + signed(m.High)
+}
+
+func (m *moneyView) rate() Text {
+	t := clean(m.RateLabel)
+	if m.Idle != nil {
+		if t != "" {
+			t += ", "
+		}
+		t += money(m.Idle) + " idle"
+	}
+	return t
+}
+
+// breakEven compares the pace that pays with the pace there is.
+func (m *moneyView) breakEven(g *glyphs) (Text, style) {
+	if m.BreakEven == nil {
+		return "", stDim
+	}
+	t := rate(*m.BreakEven) + " out tok/h"
+	if m.OutputRate == nil {
+		return t, stText
+	}
+	if *m.OutputRate >= *m.BreakEven {
+		return t + ", now " + rate(*m.OutputRate) + " " + g.up, stOK
+	}
+	return t + ", now " + rate(*m.OutputRate) + " " + g.down, stWarn
+}
+
+func (c *Console) drawMoney(p *panel) {
+	m := &moneyView{&c.snap.Money}
+	c.moneyTitle(p)
+	type entry struct {
+		name   Text
+		amount *api.Nanos
+		st     style
+		note   Text
+		noteSt style
+	}
+	be, beStyle := m.breakEven(p.g)
+	all := []entry{
+		{"Actual", m.Actual, stText, m.rate(), stDim},
+		{"Would have cost", m.Would, stText, m.baseline(), stDim},
+		{"Net", m.Savings, netStyle(m.Savings), m.share(), stText},
+	}
+	wide := p.width() >= 74
+	if wide && m.band() != "" { // in one line what has its own below
+		all[2].note = "band " + m.band()
+		if s := m.share(); s != "" {
+			all[2].note += ", " + s
+		}
+	}
+	nameW, amountW := 15, 9
+	for _, e := range all {
+		amountW = max(amountW, money(e.amount).width()+1)
+	}
+	for _, e := range all {
+		l := p.row()
+		amount := money(e.amount)
+		if e.name == "Net" {
+			amount = signed(e.amount)
+		}
+		l.cell(stDim, e.name, nameW).gap(1).rcell(e.st, amount, amountW).gap(2)
+		if e.note.width() <= l.left() || e.name == "Actual" || e.name == "Would have cost" {
+			l.put(e.noteSt, e.note)
+		}
+	}
+	missing := min(len(m.Missing), p.free())
+	if len(m.Missing) > 0 {
+		c.missing(p, max(missing, p.free()-3))
+	}
+	line := func(name, v Text, st style) {
+		if v != "" && p.free() > 0 {
+			p.row().cell(stDim, name, nameW).gap(1).put(st, v)
+		}
+	}
+	if !wide {
+		line("  low to high", m.band(), stText)
+	}
+	if h := m.Hostile; h != nil {
+		line("Hosted elsewhere", signed(h.Savings)+" net  "+clean(h.Name), stDim)
+	}
+	line("Break-even", be, beStyle)
+	if p.free() > 0 && c.win() != nil {
+		c.savingsSpark(p)
+	}
+	if p.free() > 0 && m.Requests > 0 {
+		note := plural(m.Requests, "request counts", "requests count")
+		if m.Unmetered > 0 {
+			note += ", " + count(m.Unmetered) + " unmetered"
+		}
+		p.row().put(stDim, note)
+	}
+}
+
+// savingsSpark is the net over the window, drawn only where it is known and above zero.
+func (c *Console) savingsSpark(p *panel) {
+	w := c.win()
+	vs := points(w, w.Savings, max(p.width()-16, 0), foldMax)
+	lo, any1 := 0.0, false
+	for _, v := range vs {
+		if known(v) {
+			if !any1 || v < lo {
+				lo = v
+			}
+			any1 = true
+		}
+	}
+	if !any1 || len(vs) < 8 {
+		return
+	}
+	top := 0.0
+	for i := range vs {
+		vs[i] -= lo
+		if known(vs[i]) && vs[i] > top {
+			top = vs[i]
+		}
+	}
+	l := p.row()
+	l.cell(stDim, "Net, last "+windowName(w.Span), 15).gap(1)
+	c.g.spark1(l, stB, vs, top)
+}
+
+// drawCosts is the same, at length.
+func (c *Console) drawCosts(p *panel) {
+	m := &moneyView{&c.snap.Money}
+	c.moneyTitle(p)
+	row := func(name, amount Text, st style, note Text) {
+		p.row().cell(stDim, name, 20).rcell(st, amount, 12).gap(2).put(stDim, note)
+	}
+	row("Actual", money(m.Actual), stStrong, clean(m.RateLabel))
+	row("  of it idle", money(m.Idle), stText, "nobody in flight, start-up, engine away")
+	row("Would have cost", money(m.Would), stStrong, m.baseline())
+	row("Net", signed(m.Savings), netStyle(m.Savings), m.share())
+	if b := m.band(); b != "" {
+		row("  low", signed(m.Low), netStyle(m.Low), "cheapest credible prices and token counts")
+		row("  high", signed(m.High), netStyle(m.High), "list price, no discounts")
+	}
+	p.row()
+	if h := m.Hostile; h != nil {
+		p.row().put(stTitle, "The least flattering comparison")
+		row("Hosted elsewhere", money(h.Would), stText, clean(h.Name)+", prices of "+clean(h.Date))
+		row("  net against it", signed(h.Savings), netStyle(h.Savings), "")
+		p.row()
+	}
+	if len(m.Missing) > 0 {
+		p.row().put(stTitle, "What is missing")
+		c.missing(p, p.free())
+		p.row()
+	}
+	p.row().put(stTitle, "What it is counted from")
+	note := func(name, v Text) {
+		if v != "" {
+			p.row().cell(stDim, name, 20).put(stText, v)
+		}
+	}
+	note("Requests", count(m.Requests)+" count for savings")
+	if m.Unmetered > 0 {
+		note("Unmetered", count(m.Unmetered)+" of unknown usage, in no sum")
+	}
+	u := m.Usage
+	note("Prompt tokens", count(u.Prompt())+" ("+count(u.CacheRead)+" from a prefix cache)")
+	note("Completion tokens", count(u.Completion())+reasoning(u))
+	switch m.Basis {
+	case api.BasisGPUTime:
+		note("Basis", "worker time by the wall clock, divided among requests in flight")
+	case api.BasisPerToken:
+		note("Basis", "flat rates per token from the config: an assumption")
+	case api.BasisProviderPrice:
+		note("Basis", "what a paid API charges")
+	}
+	if m.Utilisation != nil {
+		note("Utilisation", percent(*m.Utilisation)+" of worker time has a request in flight")
+	}
+	note("Price source", clean(m.PriceSource))
+	c.savingsSpark(p)
+}
+
+func reasoning(u api.Usage) Text {
+	if u.Reasoning == 0 {
+		return ""
+	}
+	return " (" + count(u.Reasoning) + " reasoning)"
+}
+
+func (c *Console) drawClasses(p *panel) {
+	m := &c.snap.Money
+	cols := []tcol{{head: "CLASS", w: 10, max: 14}, {head: "REQUESTS", w: 8, right: true}, {head: "ACTUAL", w: 10, right: true}, {head: "", w: 6, max: 30, drop: 1}}
+	ws := fit(cols, p.width())
+	p.head(cols, ws)
+	top := api.Nanos(0)
+	for _, k := range m.Classes {
+		if k.Actual != nil {
+			top = max(top, *k.Actual)
+		}
+	}
+	if m.Idle != nil {
+		top = max(top, *m.Idle)
+	}
+	put := func(name Text, n Text, a *api.Nanos, st style) {
+		l := p.row()
+		l.cell(stText, name, ws[0]).gap(2).rcell(stText, n, ws[1]).gap(2).rcell(stStrong, money(a), ws[2]).gap(2)
+		if a != nil && top > 0 {
+			c.g.bar(l, st, float64(*a)/float64(top), ws[3])
+		}
+	}
+	for _, k := range m.Classes {
+		put(clean(k.Class), count(k.Requests), k.Actual, stA)
+	}
+	put("idle", unknown, m.Idle, stC)
+	if len(m.Classes) == 0 {
+		p.row().put(stDim, "no request has ended yet")
+	}
+}
+
+func (c *Console) drawRates(p *panel) {
+	m := &moneyView{&c.snap.Money}
+	row := func(name, v Text, st style) { p.row().cell(stDim, name, 20).put(st, v) }
+	be, st := m.breakEven(p.g)
+	if be == "" {
+		be = unknown
+	}
+	row("Break-even", be, st)
+	if m.BreakEven != nil && m.OutputRate != nil && *m.BreakEven > 0 {
+		l := p.row()
+		l.gap(20)
+		share := *m.OutputRate / *m.BreakEven
+		c.g.gauge(l, st, min(share/2, 1), min(l.left()-8, 40))
+		l.gap(1).put(stDim, percent(share)+" of it")
+	}
+	row("Workers cost", money(m.HourRate)+" per hour", stText)
+	row("Baseline now", money(m.HourWould)+" per hour at this pace", stText)
+	if p.free() > 1 {
+		p.row()
+	}
+	if pr := m.Prices; pr != nil {
+		p.row().put(stTitle, "Prices of "+clean(m.Baseline)).gap(2).put(stDim, clean(m.PriceDate))
+		row("input", perMillion(pr.Input), stText)
+		if pr.CacheRead != nil {
+			row("cached input", perMillion(pr.CacheRead), stText)
+		}
+		row("output", perMillion(pr.Output), stText)
+	}
+}

@@ -1,0 +1,579 @@
+package tui
+
+import (
+	"math"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// stateMark is the sign of a worker's state and its severity.
+func (c *Console) stateMark(w *api.Worker) (style, Text) {
+	switch {
+	case w.State == api.Failed:
+		return stBad, c.g.bad
+	case w.Stalled:
+		return stBad, c.g.warn
+	case w.State == api.Starting:
+		return stA, c.g.wait
+	case w.State == api.Draining || w.State == api.Stopping:
+		return stWarn, c.g.down
+	case w.State == api.Stopped:
+		return stDim, c.g.off
+	case w.KV != nil && *w.KV >= 0.95 || w.Preempt != nil && *w.Preempt > 0:
+		return stWarn, c.g.warn
+	case w.State == api.Ready:
+		return stOK, c.g.ok
+	}
+	return stDim, "?"
+}
+
+func (c *Console) stateWord(w *api.Worker) Text {
+	switch {
+	case w.State == api.Ready && w.Stalled:
+		return "stalled"
+	case w.State == api.Ready && w.Preempt != nil && *w.Preempt > 0:
+		return "preempts"
+	case w.State == api.Ready && w.KV != nil && *w.KV >= 0.95:
+		return "KV full"
+	}
+	return clean(string(w.State))
+}
+
+// cards sums up the GPUs of a worker; n is how many of them are known.
+type cards struct {
+	n                        int
+	util, temp, power, limit float64
+	used, total              float64
+}
+
+func (c *Console) cardsOf(w *api.Worker) cards {
+	nan := math.NaN()
+	out := cards{util: nan, temp: nan, power: nan, limit: nan, used: nan, total: nan}
+	sum := func(to *float64, v float64) {
+		if math.IsNaN(*to) {
+			*to = 0
+		}
+		*to += v
+	}
+	utils := 0
+	for i := range c.snap.GPUs {
+		g := &c.snap.GPUs[i]
+		for _, id := range w.GPUs {
+			if id == "" || id != g.Index && id != g.UUID {
+				continue
+			}
+			out.n++
+			if g.Utilisation != nil {
+				sum(&out.util, *g.Utilisation)
+				utils++
+			}
+			if g.Temperature != nil && !(out.temp >= *g.Temperature) {
+				out.temp = *g.Temperature
+			}
+			if g.Power != nil {
+				sum(&out.power, *g.Power)
+			}
+			if g.PowerLimit != nil {
+				sum(&out.limit, *g.PowerLimit)
+			}
+			if g.MemoryUsed != nil {
+				sum(&out.used, float64(*g.MemoryUsed))
+			}
+			if g.MemoryTotal != nil {
+				sum(&out.total, float64(*g.MemoryTotal))
+			}
+		}
+	}
+	if utils > 0 {
+		out.util /= float64(utils)
+	}
+	return out
+}
+
+const (
+	colName = iota
+	colModel
+	colState
+	colUtil
+	colVRAM
+	colKV
+	colRun
+	colTok
+	colTTFT
+	colHit
+	colTemp
+	colPower
+	colCPU
+	colRSS
+	colUp
+	colTrend
+)
+
+func (c *Console) workerCols(ws []api.Worker) []tcol {
+	name, model, gpu := 4, 8, false
+	for i := range ws {
+		name = min(max(name, clean(ws[i].Name).width()), 20)
+		model = min(max(model, clean(ws[i].Model).width()), 34)
+		gpu = gpu || c.cardsOf(&ws[i]).n > 0
+	}
+	cols := []tcol{
+		colName:  {head: "WORKER", w: min(max(name, 6), 10), max: max(name, 6)},
+		colModel: {head: "MODEL", w: min(model, 12), max: model, drop: 5},
+		colState: {head: "STATE", w: 10},
+		colUtil:  {head: "GPU", w: 11, drop: 6}, colVRAM: {head: "VRAM", w: 9, right: true, drop: 9},
+		colKV: {head: "KV", w: 11}, colRun: {head: "RUN/Q", w: 6, right: true},
+		colTok: {head: "TOK/S", w: 5, right: true, drop: 1}, colTTFT: {head: "TTFT95", w: 6, right: true, drop: 4},
+		colHit: {head: "HIT", w: 4, right: true, drop: 12}, colTemp: {head: "TEMP", w: 4, right: true, drop: 10},
+		colPower: {head: "POWER", w: 8, right: true, drop: 11}, colCPU: {head: "CPU", w: 5, right: true, drop: 7}, colRSS: {head: "RSS", w: 5, right: true, drop: 8},
+		colUp: {head: "UP", w: 4, right: true, drop: 13}, colTrend: {head: "TOK/S, LAST 2 MIN", w: 18, max: 60, drop: 14},
+	}
+	if gpu { // cores and memory of the host matter where there is no card
+		cols[colCPU].w, cols[colRSS].w = 0, 0
+	} else {
+		cols[colUtil].w, cols[colVRAM].w, cols[colTemp].w, cols[colPower].w = 0, 0, 0, 0
+	}
+	return cols
+}
+
+func (c *Console) drawWorkers(p *panel) {
+	rows := c.workerRows()
+	ready := 0
+	for i := range rows {
+		if rows[i].State == api.Ready {
+			ready++
+		}
+	}
+	if c.snap.Host.CPU != nil && p.w >= 100 {
+		p.show(stDim, "host "+decimals(*c.snap.Host.CPU, 1)+"/"+whole(c.snap.Host.CPUs)+" cores, "+size(c.snap.Host.MemoryFree)+" free of "+size(c.snap.Host.MemoryTotal))
+	}
+	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")
+	if len(rows) == 0 {
+		if c.filters[paneWorkers].text != "" {
+			p.row().put(stDim, "no worker matches the filter, esc clears it")
+		} else {
+			p.row().put(stDim, "no workers; add some under workers: in the config, then :reload")
+		}
+		return
+	}
+	cols := c.workerCols(rows)
+	cols[0].w += 2 // the mark
+	cols[0].max += 2
+	ws := fit(cols, p.width())
+	cols[0].head = "  WORKER"
+	if p.height() > 1 {
+		p.head(cols, ws)
+	}
+	c.workers.n = len(rows)
+	from, to := c.workers.window(p.free())
+	for i := from; i < to; i++ {
+		c.workerRow(p, &rows[i], ws, i == c.workers.sel)
+	}
+	if hidden := len(rows) - (to - from); hidden > 0 {
+		p.foot = whole(hidden) + " more, j k"
+		if !p.boxed {
+			p.value = append([]part{{stWarn, whole(hidden) + " more"}}, p.value...)
+		}
+	}
+}
+
+func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
+	l := p.selected(sel)
+	st, mark := c.stateMark(w)
+	l.put(st, mark).gap(1).cell(stText, clean(w.Name), ws[colName]-2).gap(2)
+	if ws[colModel] > 0 {
+		l.cell(stDim, clean(w.Model), ws[colModel]).gap(2)
+	}
+	switch w.State {
+	case api.Failed, api.Starting, api.Stopped, api.Stopping:
+		c.workerStory(l, w, st)
+		return
+	}
+	l.cell(st, c.stateWord(w), ws[colState]).gap(2)
+	g := c.cardsOf(w)
+	meter := func(col int, v float64, warn, bad float64) {
+		if n := ws[col]; n > 0 {
+			c.g.gauge(l, severity(v, warn, bad), v, n-5)
+			l.gap(1).rcell(stText, percentInt(v), 4).gap(2)
+		}
+	}
+	num := func(col int, st style, t Text) {
+		if n := ws[col]; n > 0 {
+			l.rcell(st, t, n).gap(2)
+		}
+	}
+	meter(colUtil, g.util, 2, 2)
+	if known(g.used) && known(g.total) {
+		num(colVRAM, stText, decimals(g.used/(1<<30), 0)+"/"+decimals(g.total/(1<<30), 0)+"G")
+	} else {
+		num(colVRAM, stText, unknown)
+	}
+	meter(colKV, val(w.KV), 0.85, 0.95)
+	run := rate(val(w.Running))
+	if w.Waiting != nil || w.Running != nil {
+		run += "/" + rate(val(w.Waiting))
+	}
+	num(colRun, waitStyle(w), run)
+	num(colTok, stStrong, rate(val(w.OutRate)))
+	num(colTTFT, stText, seconds(val(w.TTFT95)))
+	num(colHit, stText, percentInt(val(w.Prefix)))
+	if known(g.temp) {
+		num(colTemp, severity(g.temp, 83, 90), decimals(g.temp, 0)+"°")
+	} else {
+		num(colTemp, stText, unknown)
+	}
+	power := unknown
+	if known(g.power) {
+		power = decimals(g.power, 0)
+		if known(g.limit) {
+			power += "/" + decimals(g.limit, 0)
+		}
+		power += "W"
+	}
+	num(colPower, stText, power)
+	num(colCPU, stText, decimals(val(w.CPU), 1))
+	if w.RSS > 0 {
+		num(colRSS, stText, size(w.RSS))
+	} else {
+		num(colRSS, stText, unknown)
+	}
+	num(colUp, stDim, age(c.snap.Time.Sub(w.Since)))
+	if n := ws[colTrend]; n > 0 {
+		c.g.spark1(l, stA2, tail(w.Trend, n), 0)
+	}
+}
+
+// severity colours a value by two limits; below the first it is plain.
+func severity(v, warn, bad float64) style {
+	switch {
+	case !known(v):
+		return stFaint
+	case v >= bad:
+		return stBad
+	case v >= warn:
+		return stWarn
+	}
+	return stA2
+}
+
+func waitStyle(w *api.Worker) style {
+	if w.Waiting != nil && *w.Waiting >= 10 {
+		return stWarn
+	}
+	return stText
+}
+
+// workerStory takes the rest of the row of a worker that does not serve: how far the start is, or
+// why there is none.
+func (c *Console) workerStory(l *line, w *api.Worker, st style) {
+	switch w.State {
+	case api.Starting:
+		l.cell(st, "starting", 10).gap(2).put(stText, clean(w.Phase))
+		if w.Progress != nil {
+			l.gap(1)
+			c.g.gauge(l, stA, *w.Progress, 10)
+			l.gap(1).put(stText, percentInt(*w.Progress))
+		}
+		l.gap(2).put(stDim, "for "+long(c.snap.Time.Sub(w.Since)))
+	case api.Failed:
+		l.cell(st, "failed", 10).gap(2)
+		next := Text("")
+		if !w.NextStart.IsZero() {
+			next = "again at " + hms(w.NextStart)
+		}
+		why := clean(w.Error)
+		if why == "" {
+			why = clean(w.Exit)
+		}
+		room := l.left()
+		if next != "" && room > 40 {
+			room -= next.width() + 2
+		} else {
+			next = ""
+		}
+		l.put(stBad, why.cut(room))
+		l.right(stDim, next, 0)
+	default:
+		l.cell(st, clean(string(w.State)), 10).gap(2).put(stDim, "since "+clock(w.Since))
+		if w.State == api.Stopping {
+			l.gap(2).put(stDim, whole(w.InFlight)+" in flight")
+		}
+	}
+}
+
+const (
+	tabCharts = iota
+	tabLogs
+	tabArgs
+	tabTimeline
+)
+
+var workerTabs = []Text{"Overview", "Log", "Args", "Timeline"}
+
+// drawWorker is the detail of the selected worker.
+func (c *Console) drawWorker(p *panel) {
+	w := c.worker()
+	if w == nil {
+		p.row().put(stDim, "no worker selected")
+		return
+	}
+	p.name = clean(w.Name)
+	if w.Simulated {
+		p.show(stBadge, " SIMULATED ")
+	}
+	p.show(stDim, clean(w.Kind))
+	if p.w > 60 {
+		p.show(stDim, clean(w.Model))
+	}
+	if w.Version != "" && p.w > 100 {
+		p.show(stDim, "vLLM "+clean(w.Version))
+	}
+	l := p.row()
+	for i, t := range workerTabs {
+		if i == c.tab {
+			l.put(stTab, " "+t+" ")
+		} else {
+			l.put(stDim, " "+t+" ")
+		}
+		l.gap(1)
+	}
+	l.right(stFaint, "[ ] turn", 0)
+	if w.Error != "" && c.tab != tabArgs {
+		c.trouble(p, w)
+	}
+	switch c.tab {
+	case tabCharts:
+		c.workerFigures(p, w)
+	case tabLogs:
+		c.drawLogs(p)
+	case tabArgs:
+		c.workerArgs(p, w)
+	case tabTimeline:
+		c.timeline(p, w)
+	}
+}
+
+// trouble pins the first error and its remedy above everything else.
+func (c *Console) trouble(p *panel, w *api.Worker) {
+	for i, t := range clean(w.Error).wrap(max(p.width()-2, 1)) {
+		if i == 3 {
+			break
+		}
+		mark := Text(" ")
+		if i == 0 {
+			mark = c.g.bad
+		}
+		p.row().put(stBad, mark).gap(1).put(stBad, t)
+	}
+	if w.Remedy != "" {
+		for i, t := range clean(w.Remedy).wrap(max(p.width()-2, 1)) {
+			mark := Text(" ")
+			if i == 0 {
+				mark = c.g.arrow
+			}
+			p.row().put(stOK, mark).gap(1).put(stText, t)
+		}
+	}
+	if w.Exit != "" || w.Restarts > 0 || !w.NextStart.IsZero() {
+		l := p.row()
+		l.gap(2)
+		if w.Exit != "" {
+			l.put(stDim, clean(w.Exit)).gap(2)
+		}
+		l.put(stDim, plural(int64(w.Restarts), "restart", "restarts")+" unasked").gap(2)
+		if !w.NextStart.IsZero() {
+			l.put(stDim, "next try at "+hms(w.NextStart))
+		}
+	}
+}
+
+// workerFigures is a grid of figures over the worker's throughput.
+func (c *Console) workerFigures(p *panel, w *api.Worker) {
+	g := c.cardsOf(w)
+	type fig struct {
+		name, v Text
+		st      style
+	}
+	gpus := Text("")
+	for i, id := range w.GPUs {
+		if i > 0 {
+			gpus += ","
+		}
+		gpus += clean(id)
+	}
+	if gpus == "" {
+		gpus = "none"
+	}
+	kv := percentInt(val(w.KV))
+	if w.KVTokens > 0 {
+		kv += " of " + count(w.KVTokens) + " tok"
+	}
+	vram := unknown
+	if known(g.used) && known(g.total) {
+		vram = decimals(g.used/(1<<30), 1) + "/" + decimals(g.total/(1<<30), 0) + " GiB"
+	}
+	power := unknown
+	if known(g.power) {
+		power = decimals(g.power, 0) + " W"
+	}
+	temp := unknown
+	if known(g.temp) {
+		temp = decimals(g.temp, 0) + "°C"
+	}
+	rss := unknown
+	if w.RSS > 0 {
+		rss = size(w.RSS)
+	}
+	pid := unknown
+	if w.PID > 0 {
+		pid = whole(w.PID)
+	}
+	limit := func(n int) Text {
+		if n == 0 {
+			return unknown
+		}
+		return count(int64(n))
+	}
+	st, _ := c.stateMark(w)
+	figs := []fig{
+		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st}, {"running", rate(val(w.Running)), stStrong}, {"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)}, {"GPUs", gpus, stText},
+		{"in flight", whole(w.InFlight), stText}, {"waiting", rate(val(w.Waiting)), waitStyle(w)}, {"preemptions/s", rate(val(w.Preempt)), stText}, {"utilisation", percentInt(g.util), stText},
+		{"out tok/s", rate(val(w.OutRate)), stStrong}, {"TTFT p95", seconds(val(w.TTFT95)), stText}, {"prefix hit", percentInt(val(w.Prefix)), stText}, {"VRAM", vram, stText},
+		{"prompt tok/s", rate(val(w.InRate)), stText}, {"max seqs", limit(w.MaxSeqs), stText}, {"max length", limit(w.MaxLen), stText}, {"power, temp", power + " " + temp, stText},
+		{"CPU cores", decimals(val(w.CPU), 1), stText}, {"memory", rss, stText}, {"pid", pid, stText}, {"cost per hour", money(w.HourCost), stText},
+	}
+	per := 4
+	switch {
+	case p.width() < 60:
+		per = 2
+	case p.width() < 100:
+		per = 3
+		figs = append(figs[:0:0], figs...)
+	}
+	cw := p.width() / per
+	for i := 0; i < len(figs) && p.free() > 0; i += per {
+		l := p.row()
+		for j := range min(per, len(figs)-i) {
+			f := figs[i+j]
+			l.to(j*cw).cell(stDim, f.name, 13).gap(1).num(f.st, f.v.cut(cw-15))
+		}
+	}
+	if p.free() < 5 || len(w.Trend) == 0 {
+		return
+	}
+	p.row()
+	n := chartPoints(p.width())
+	p.row().gap(axisWidth).put(stDim, "output tok/s, last 2 minutes")
+	// The trend has a point every two seconds and no clock of its own: it is drawn as it came.
+	pts := make([]float64, n)
+	for i := range pts {
+		j := len(w.Trend) - 60 + i*60/n
+		pts[i] = math.NaN()
+		if j >= 0 && j < len(w.Trend) {
+			pts[i] = w.Trend[j]
+		}
+	}
+	ch := chart{graph: c.graph, upper: pts, top: c.scaleOf("worker "+w.Name, peakOf(pts), 10), label: rate, ramp: [3]style{stA, stA2, stA3}, dim: n, cursor: -1, span: api.Span(2 * time.Minute)}
+	ch.draw(p, min(p.free()-1, 14), true)
+}
+
+func severity2(v, warn, bad float64) style {
+	if st := severity(v, warn, bad); st == stWarn || st == stBad {
+		return st
+	}
+	return stText
+}
+
+// workerArgs is the command as run, one flag a line.
+func (c *Console) workerArgs(p *panel, w *api.Worker) {
+	if len(w.Command) == 0 {
+		p.row().put(stDim, "not launched by us: no command line")
+		if w.URL != "" {
+			p.row().put(stDim, "url ").put(stText, clean(w.URL))
+		}
+		return
+	}
+	var lines []part
+	for i := 0; i < len(w.Command); i++ {
+		t := clean(w.Command[i])
+		st := stText
+		if i == 0 {
+			st = stStrong
+		} else {
+			t = "  " + t
+		}
+		// A flag and its value stand together.
+		if len(w.Command[i]) > 1 && w.Command[i][0] == '-' && i+1 < len(w.Command) && (w.Command[i+1] == "" || w.Command[i+1][0] != '-') {
+			i++
+			t += " " + clean(w.Command[i])
+		}
+		for _, part1 := range t.wrap(p.width()) {
+			lines = append(lines, part{st, part1})
+		}
+	}
+	lines = append(lines, part{stText, ""}, part{stDim, "url " + clean(w.URL)}, part{stDim, "y copies the command; secrets are redacted"})
+	c.scrolled(p, lines)
+}
+
+// scrolled shows lines from where the pane is scrolled to.
+func (c *Console) scrolled(p *panel, lines []part) {
+	id := c.focused()
+	top := max(min(c.scroll[id], len(lines)-p.free()), 0)
+	if c.scroll[id] > top {
+		c.scroll[id] = top
+	}
+	for i := top; i < len(lines) && p.free() > 0; i++ {
+		p.row().put(lines[i].st, lines[i].t)
+	}
+	if rest := len(lines) - top - p.height(); rest > 0 {
+		p.foot = "more below, j"
+	}
+}
+
+// timeline is the phases of the last start with how long each took.
+func (c *Console) timeline(p *panel, w *api.Worker) {
+	if len(w.Phases) == 0 {
+		p.row().put(stDim, "no start of ours to show")
+		return
+	}
+	total := 0.0
+	for _, ph := range w.Phases {
+		if known(ph.Seconds) && ph.Seconds > 0 {
+			total += ph.Seconds
+		}
+	}
+	cells := max(p.width()-12-9-3, 4)
+	at := 0.0
+	for _, ph := range w.Phases {
+		if p.free() <= 0 {
+			return
+		}
+		s := max(ph.Seconds, 0)
+		if !known(s) {
+			s = 0
+		}
+		l := p.row()
+		st := stA
+		if !ph.Done {
+			st = stC
+			if w.State == api.Failed {
+				st = stBad
+			}
+		}
+		l.cell(stText, clean(ph.Name), 12)
+		if total > 0 {
+			off := int(at / total * float64(cells))
+			n := max(int(math.Round((at+s)/total*float64(cells)))-off, 1)
+			l.fill(stFaint, p.g.sep, off).fill(st, p.g.block, n)
+		}
+		l.to(12+cells).gap(1).rcell(stStrong, seconds(s), 8)
+		at += s
+	}
+	p.row().cell(stDim, "in all", 12).put(stStrong, seconds(total))
+	if !w.Started.IsZero() {
+		p.row().cell(stDim, "started", 12).put(stText, day(w.Started)+" "+hms(w.Started))
+	}
+	if w.Adopted {
+		p.row().put(stDim, "taken over from an earlier engine")
+	}
+}
