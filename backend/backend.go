@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -89,25 +91,28 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, err
 	}
 	b.ledger = l
-	for _, n := range l.Notices() {
-		b.notice(n)
+	for _, text := range l.Found().Notices {
+		b.notice(api.Notice{Level: "warning", Text: text})
 	}
 	b.recorder = metrics.NewRecorder(b.started)
 	b.exporter = metrics.NewExporter(o.Version)
-	b.gpus = &metrics.GPUs{Log: b.log}
+	b.gpus = metrics.NewGPUs(b.log)
 	b.host = &metrics.HostReader{}
-	b.answers = quality.NewDistribution(o.Config.Health.Target)
-	b.ratings = quality.NewQueue(b.answers, b.recent.rated)
+	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
+	b.ratings = quality.NewQueue(1, b.answers)
 
-	shim := append(append([]string{}, o.Self...), "shim")
-	process := &launch.Process{Shim: shim, Log: b.log}
+	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: secretNames(o.Config), Log: b.log}
+	cleanup := ""
+	if o.Lease != "" {
+		cleanup = o.Config.State
+	}
 	b.pool = worker.NewPool(worker.Options{
-		Launchers: map[string]launch.Launcher{"vllm": process, "sim": process, "attach": launch.Attach{}},
-		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Log: b.log, Notice: b.notice,
-		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
+		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
+		Scraper: newScraper, Check: launch.Check, Port: func() (int, error) { return launch.FreePort() }, Redact: launch.Redact,
 	})
 	b.upstreams = newUpstreams(b.pool)
-	b.gateway = b.newGateway()
+	b.gateway = b.newGateway(o.Config)
 	b.tester = &tester{client: &http.Client{Transport: inproc{b.gateway}}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(o.Config); err != nil {
@@ -118,15 +123,33 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 }
 
 // newGateway wires the gateway to the pool and the accounts.
-func (b *Backend) newGateway() *gateway.Gateway {
+func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 	return &gateway.Gateway{
 		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
+		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody), Queue: c.Gateway.Queue,
+		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
-		Rated: func(r *api.Request, prompt, answer string) {
-			b.ratings.Offer(quality.Job{ID: r.ID, Model: r.Model, Answer: quality.Answer{Prompt: prompt, Text: answer, Finish: r.Finish}})
-		},
+		Rated:  b.rate,
 	}
+}
+
+// rate has an answer's health rated off the hot path.
+func (b *Backend) rate(r *api.Request, prompt, answer string) {
+	id := r.ID
+	b.ratings.Offer(quality.Job{
+		Model: r.Model, Answer: quality.Answer{Prompt: prompt, Text: answer, Finish: r.Finish},
+		Done: func(s quality.Score) { b.recent.rated(id, s.Overall) },
+	})
+}
+
+// clientKeys are the keys of the config as the gateway keeps them.
+func clientKeys(c *config.Config) []gateway.Key {
+	keys := make([]gateway.Key, 0, len(c.Keys))
+	for _, k := range c.Keys {
+		keys = append(keys, gateway.Key{Name: k.Name, Hash: gateway.HashKey(k.Key.Val)})
+	}
+	return keys
 }
 
 // apply takes a config: names, prices, limits, workers. It is all or nothing as far as that
@@ -139,7 +162,7 @@ func (b *Backend) apply(c *config.Config) error {
 	b.upstreams.apply(c)
 	b.pricing.Store(p)
 	b.config.Store(c)
-	b.gateway.Configure(gatewaySettings(c))
+	b.gateway.Keys.Set(clientKeys(c))
 	return nil
 }
 
@@ -163,6 +186,9 @@ func (b *Backend) reload() error {
 	}
 	if err := b.apply(c); err != nil {
 		return err
+	}
+	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
+		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
 	}
 	b.log.Info("config reloaded", "path", c.Path)
 	return nil
@@ -269,6 +295,27 @@ func (b *Backend) notice(n api.Notice) {
 		level = slog.LevelError
 	}
 	b.log.Log(context.Background(), level, "notice", "worker", n.Worker, "text", n.Text)
+}
+
+// secretNames are the variables of our environment that the config reads secrets from: no
+// worker inherits them.
+func secretNames(c *config.Config) []string {
+	var out []string
+	add := func(s config.Secret) {
+		if name, ok := strings.CutPrefix(s.Ref, "env:"); ok {
+			out = append(out, name)
+		}
+	}
+	for _, k := range c.Keys {
+		add(k.Key)
+	}
+	for _, p := range c.Providers {
+		add(p.Key)
+	}
+	for _, w := range c.Workers {
+		add(w.APIKey)
+	}
+	return out
 }
 
 // gatewayURL is the base URL for a client on this host.

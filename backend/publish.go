@@ -40,7 +40,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Models:  b.upstreams.Models(),
 		Workers: b.pool.Statuses(),
 		GPUs:    b.gpus.Latest(),
-		Host:    b.host.Read(now),
+		Host:    b.host.Read(),
 		Traffic: b.gateway.Traffic(),
 		Answers: b.answers.Answers(now),
 		Prompts: b.tester.prompts(b.healthOf),
@@ -51,9 +51,9 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		s.Workers[i].HourCost = p.hours[s.Workers[i].Name]
 	}
 	b.recorder.InFlight(now, s.Traffic.InFlight)
-	b.recorder.Savings(now, m.savingsUSD())
+	b.recorder.Savings(now, m.netUSD())
 	s.Windows = b.recorder.Windows(now)
-	s.Money = m.at(s, p, cfg)
+	s.Money = m.show(s, p)
 	s.Engine = api.Engine{
 		Version: b.opts.Version, PID: os.Getpid(), Host: b.hostname, Started: b.started, URL: b.url, State: cfg.State, Config: cfg.Path,
 		Demo: b.opts.Demo, Simulated: allSimulated(s.Workers), Status: status(s.Models), Stopping: b.stopping.Load(),

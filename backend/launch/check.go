@@ -225,7 +225,7 @@ func checkPort(s Spec) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("port of worker %s: %w", s.Name, err)
 	}
-	owner := portOwner(s.Port)
+	owner := PortOwner(s.Port)
 	if owner == "" {
 		owner = "another process"
 	}

@@ -19,9 +19,9 @@ const (
 
 var errSlowDisk = errors.New("the disk was too slow")
 
-// logFile is a log that is renamed away when it is full: path.1 is the newest old one. It
+// LogFile is a log that is renamed away when it is full: path.1 is the newest old one. It
 // never fails its writer: what the disk does not take is counted and said in the log later.
-type logFile struct {
+type LogFile struct {
 	path string
 	max  int64 // bytes
 	keep int   // old files
@@ -32,12 +32,13 @@ type logFile struct {
 	why  error
 }
 
-// newLogFile starts an empty log; the one of the start before is kept as path.1.
-func newLogFile(path string, size int64, keep int) *logFile {
+// NewLogFile starts an empty log of at most size bytes (default 20 MiB) with keep old files, at
+// least one; the log of the start before is kept as path.1.
+func NewLogFile(path string, size int64, keep int) *LogFile {
 	if size <= 0 {
 		size = defaultLogSize
 	}
-	l := &logFile{path: path, max: size, keep: max(keep, 1)}
+	l := &LogFile{path: path, max: size, keep: max(keep, 1)}
 	if st, err := os.Stat(path); err == nil && st.Size() > 0 {
 		l.shift()
 	}
@@ -45,10 +46,10 @@ func newLogFile(path string, size int64, keep int) *logFile {
 	return l
 }
 
-func (l *logFile) old(n int) string { return l.path + "." + strconv.Itoa(n) }
+func (l *LogFile) old(n int) string { return l.path + "." + strconv.Itoa(n) }
 
 // shift renames each log to the next number and drops the ones over keep.
-func (l *logFile) shift() {
+func (l *LogFile) shift() {
 	for n := l.keep; ; n++ { // more than one if keep was larger before
 		if err := os.Remove(l.old(n)); err != nil {
 			break
@@ -61,7 +62,7 @@ func (l *logFile) shift() {
 }
 
 // reopen opens the log. If that fails while an older file is open, that one is used on.
-func (l *logFile) reopen() {
+func (l *LogFile) reopen() {
 	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		l.why = err
@@ -77,7 +78,7 @@ func (l *logFile) reopen() {
 }
 
 // Write takes all of p, come what may.
-func (l *logFile) Write(p []byte) (int, error) {
+func (l *LogFile) Write(p []byte) (int, error) {
 	n := len(p)
 	if l.f == nil {
 		l.reopen()
@@ -97,7 +98,7 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func (l *logFile) put(p []byte) {
+func (l *LogFile) put(p []byte) {
 	if len(p) == 0 {
 		return
 	}
@@ -115,7 +116,7 @@ func (l *logFile) put(p []byte) {
 }
 
 // note says in the log what it lacks at this place.
-func (l *logFile) note() {
+func (l *LogFile) note() {
 	if l.lost == 0 {
 		return
 	}
@@ -127,7 +128,7 @@ func (l *logFile) note() {
 }
 
 // Close ends the log.
-func (l *logFile) Close() error {
+func (l *LogFile) Close() error {
 	if l.f == nil {
 		return l.why
 	}
@@ -138,7 +139,7 @@ func (l *logFile) Close() error {
 // pump copies r to l until r ends. It reads on while the disk is slow, so that the server
 // never waits for it: up to 8 MiB lie in memory, and once they are full for a second the
 // rest is dropped and counted.
-func pump(r io.Reader, l *logFile) {
+func pump(r io.Reader, l *LogFile) {
 	type piece struct {
 		b    []byte
 		lost int64 // dropped before it

@@ -21,7 +21,7 @@ func read(t *testing.T, path string) string {
 
 func TestLogRotatesAtLineEndsAndKeepsSoMany(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output.log")
-	l := newLogFile(path, 10, 2)
+	l := NewLogFile(path, 10, 2)
 	for _, p := range []string{"one 1\n", "two", " 2\nthree 3\n", "four 4\n", "five 5\n"} {
 		if n, err := l.Write([]byte(p)); n != len(p) || err != nil {
 			t.Errorf("Write(%q) = %d, %v", p, n, err)
@@ -35,7 +35,7 @@ func TestLogRotatesAtLineEndsAndKeepsSoMany(t *testing.T) {
 			t.Errorf("log%s = %q, want %q", file, got, want)
 		}
 	}
-	l = newLogFile(path, 10, 1) // a new start, and fewer to keep
+	l = NewLogFile(path, 10, 1) // a new start, and fewer to keep
 	l.Close()
 	if got := read(t, path+".1"); got != "five 5\n" {
 		t.Errorf("log.1 after a new start = %q", got)
@@ -47,7 +47,7 @@ func TestLogRotatesAtLineEndsAndKeepsSoMany(t *testing.T) {
 
 func TestLogWithoutLineEndsRotatesAllTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output.log")
-	l := newLogFile(path, 10, 1000)
+	l := NewLogFile(path, 10, 1000)
 	total := 0
 	for range 100 {
 		n, _ := l.Write([]byte("1234567"))
@@ -67,7 +67,7 @@ func TestLogWithoutLineEndsRotatesAllTheSame(t *testing.T) {
 func TestLogSaysWhatItLost(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "gone")
 	path := filepath.Join(dir, "output.log")
-	l := newLogFile(path, 1000, 1)
+	l := NewLogFile(path, 1000, 1)
 	if n, err := l.Write([]byte("unseen\n")); n != 7 || err != nil {
 		t.Errorf("Write to a missing folder = %d, %v, want as if all were well", n, err)
 	}
@@ -93,7 +93,7 @@ func TestPumpCopiesAll(t *testing.T) {
 		}
 		w.Close()
 	}()
-	l := newLogFile(path, 1<<30, 1)
+	l := NewLogFile(path, 1<<30, 1)
 	pump(r, l)
 	l.Close()
 	if got := read(t, path); got != string(want) {

@@ -16,9 +16,9 @@ type listener struct {
 	inode string
 }
 
-// portOwner names who listens on a port, as far as we may see: the pid and command of processes
+// PortOwner names who listens on a port, as far as we may see: the pid and command of processes
 // of ours (of all, for root), the user of others. "" if nobody is seen.
-func portOwner(port int) string {
+func PortOwner(port int) string {
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, err := os.ReadFile(table)
 		if err != nil {

@@ -48,7 +48,7 @@ type shim struct {
 	lock  *os.File
 	lease *lease // nil for none
 	ln    *net.UnixListener
-	out   *logFile
+	out   *LogFile
 
 	chld   chan os.Signal
 	kills  chan killRequest
@@ -205,7 +205,7 @@ func (s *shim) startChild(null *os.File) error {
 	// Nobody but run reaps, so the child is there, dead or alive, and its pid is its own.
 	st, _ := readStat(pid)
 	s.rec.Child = ident{PID: pid, Start: st.Start}
-	s.out = newLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
+	s.out = NewLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
 	go func() {
 		defer close(s.pumped)
 		pump(r, s.out)

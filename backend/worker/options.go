@@ -46,6 +46,7 @@ type Options struct {
 	Self      []string                   // command of our own binary, for simulated workers
 	State     string                     // state folder; workers live in State/workers/NAME
 	Lease     string                     // launch.Spec.Lease of every worker; "" for none
+	Cleanup   string                     // launch.Spec.Cleanup of every worker; "" for none
 	Log       *slog.Logger
 	HTTP      *http.Client // to probe with; nil: one of our own without proxy
 

@@ -69,7 +69,7 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 		LogSize: int64(logs.Size), LogKeep: logs.Keep,
 	}
 	if p.kind != kindAttach {
-		p.spec.Lease = o.Lease
+		p.spec.Lease, p.spec.Cleanup = o.Lease, o.Cleanup
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.spec.Env = append(p.spec.Env, name+"="+env[name])

@@ -83,7 +83,7 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 		return err
 	}
 	defer lease.Close()
-	cfg, err := config.Parse("demo", []byte(demoConfig(o, dir)), cost.Embedded().Known)
+	cfg, err := config.Reader{Prices: cost.Embedded().Known}.Parse("", []byte(demoConfig(o, dir)))
 	if err != nil {
 		return fmt.Errorf("demo config: %w", err)
 	}

@@ -127,7 +127,7 @@ func engineOfState(state string) (engineRecord, bool) {
 
 // loadConfig reads a config; its mistakes are a usage error.
 func loadConfig(path string) (*config.Config, error) {
-	cfg, err := config.Load(path, cost.Embedded().Known)
+	cfg, err := config.Reader{Prices: cost.Embedded().Known}.Load(path)
 	if err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -116,10 +118,11 @@ func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
 	}
 	defer lock.Close()
 
-	file, err := launch.OpenRotating(filepath.Join(o.cfg.State, "logs", "engine.log"), int64(o.cfg.Logs.Size), o.cfg.Logs.Keep)
-	if err != nil {
-		return false, err
+	logs := filepath.Join(o.cfg.State, "logs")
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return false, fmt.Errorf("make log folder: %w", err)
 	}
+	file := launch.NewLogFile(filepath.Join(logs, "engine.log"), int64(o.cfg.Logs.Size), o.cfg.Logs.Keep)
 	defer file.Close()
 	outs := []io.Writer{file}
 	if o.out != nil {
@@ -227,7 +230,13 @@ func listenGateway(ctx context.Context, cfg *config.Config) (net.Listener, error
 		return ln, nil
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: the port is taken%s: stop that, or set listen: to another one", cfg.Listen, launch.PortOwner(cfg.Listen))
+		owner := "another process"
+		if _, port, err := net.SplitHostPort(cfg.Listen); err == nil {
+			if n, err := strconv.Atoi(port); err == nil {
+				owner = cmp.Or(launch.PortOwner(n), owner)
+			}
+		}
+		return nil, fmt.Errorf("listen on %s: the port is taken by %s: end that, or set listen: to another one", cfg.Listen, owner)
 	}
 	return nil, fmt.Errorf("listen on %s: %w: set listen: in the config", cfg.Listen, err)
 }

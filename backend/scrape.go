@@ -1,0 +1,45 @@
+package backend
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/worker"
+	"github.com/vllmdeck/vllmdeck/metrics"
+)
+
+// scrapeClient reads workers' metrics: an idle connection is dropped before vLLM drops it (5 s).
+var scrapeClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 4 * time.Second}}
+
+// scraper is one server's metrics as package worker wants them.
+type scraper struct {
+	from  metrics.Scraper
+	track metrics.Tracker
+}
+
+func newScraper(url, key string) worker.Scraper {
+	return &scraper{from: metrics.Scraper{URL: url, Key: key, Client: scrapeClient}}
+}
+
+// Scrape implements worker.Scraper.
+func (s *scraper) Scrape(ctx context.Context) (worker.Reading, error) {
+	sample, err := s.from.Scrape(ctx)
+	if err != nil {
+		return worker.Reading{}, err
+	}
+	now := time.Now()
+	s.track.Add(now, sample)
+	r := s.track.Rates(now)
+	out := worker.Reading{
+		Running: sample.Running, Waiting: sample.Waiting, KV: sample.KV, Prefix: r.Prefix, OutRate: r.Out, InRate: r.In, Preempt: r.Preempt,
+		KVTokens: sample.KVTokens, Steps: s.track.Steps(),
+	}
+	if sample.Generation != nil {
+		out.Steps += *sample.Generation
+	}
+	if r.TTFT95 != nil {
+		out.TTFT95 = &r.TTFT95.Value
+	}
+	return out, nil
+}
