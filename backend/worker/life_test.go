@@ -515,8 +515,8 @@ func TestDrainOutlivesACrash(t *testing.T) {
 
 func TestServerThatCannotBeTakenOverIsNotDoubled(t *testing.T) {
 	run(t, conf(vllmWorker("w0")), func(h *host) { h.lost = errors.New("its shim does not answer") }, func(t *testing.T, h *host, p *Pool) {
-		time.Sleep(time.Second)
-		if s := mustStatus(t, p, "w0"); s.State != api.Failed || h.launches() != 0 || !strings.Contains(s.Error, "its shim does not answer") {
+		until(t, time.Second, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); h.launches() != 0 || !strings.Contains(s.Error, "its shim does not answer") {
 			t.Errorf("%s after %d launches: %q", s.State, h.launches(), s.Error)
 		}
 		h.mu.Lock()

@@ -86,6 +86,9 @@ func TestHangIsNoticedByMissingProgress(t *testing.T) {
 		if s := mustStatus(t, p, "w0"); s.Stalled {
 			t.Fatal("a worker in a long prefill stalled")
 		}
+		if n := q.canary.Load(); n != 1 {
+			t.Fatalf("canaries = %d, want none for a worker that makes progress", n-1)
+		}
 		// Refused requests: nothing moves, but a token comes.
 		time.Sleep(3 * time.Minute)
 		if s := mustStatus(t, p, "w0"); s.Stalled || q.canary.Load() < 2 {
