@@ -32,9 +32,13 @@ func (w *worker) adopt(ctx context.Context) {
 
 func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, err error) {
 	switch {
-	case err != nil && w.st.State != api.Stopping:
-		// Something of ours may live there: starting a second one beside it would be worse.
-		w.failed(ctx, verdict{class: classCrash, cause: clip("take over the running server: " + err.Error()), early: true, adopt: true})
+	case err != nil:
+		// Something of ours may live there: neither to start a second one beside it nor to call
+		// it stopped would be right.
+		w.failed(ctx, verdict{
+			class: classCrash, cause: clip("take over the running server: " + err.Error()), early: true, adopt: true,
+			final: w.st.State == api.Stopping,
+		})
 	case inst != nil:
 		l.spec = inst.Spec()
 		if s := l.spec.Labels[labelModel]; s != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
@@ -26,14 +27,18 @@ type verdict struct {
 	exit   string // api.Worker.Exit
 	early  bool   // it had not been ready
 	adopt  bool   // it could not be taken over; the next try takes over again
+	final  bool   // it was to be stopped: never retried
 }
 
 // errorLimit is how many bytes of a cause or remedy are kept.
 const errorLimit = 600
 
-// afterReady is how many lines before the death of a worker that had been ready are looked at:
-// what it logged earlier did not kill it.
-const afterReady = 600
+// How many lines, and from how long before the last one, are looked at when a worker dies that
+// had been ready: what it logged earlier did not kill it.
+const (
+	lastLines = 600
+	lastWords = time.Minute
+)
 
 // explain reads the log of a failed process for the first error that explains the failure.
 //
@@ -41,8 +46,8 @@ const afterReady = 600
 // configuration worked, and such a text may come from a request that it logged.
 func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 	v := verdict{class: classCrash, exit: exitText(exit), early: !ready}
-	if ready && len(lines) > afterReady {
-		lines = lines[len(lines)-afterReady:]
+	if ready {
+		lines = ending(lines)
 	}
 	texts := make([]string, 0, len(lines))
 	for _, l := range lines {
@@ -69,6 +74,14 @@ func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 	return v
 }
 
+func ending(lines []api.Line) []api.Line {
+	lines = lines[max(len(lines)-lastLines, 0):]
+	for len(lines) > 0 && lines[len(lines)-1].Time.Sub(lines[0].Time) > lastWords {
+		lines = lines[1:]
+	}
+	return lines
+}
+
 // exceptionLine is the last line of a Python traceback.
 var exceptionLine = regexp.MustCompile(`^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotFound)\b(?:: .*)?$`)
 
@@ -78,6 +91,9 @@ var consequence = regexp.MustCompile(`EngineDeadError|engine core exited unexpec
 // unknown says what there is to say about a failure that no row of the table knows: the first
 // error of the log and, if it is another one, how the last traceback ends.
 func unknown(lines []api.Line, texts []string, exit launch.Exit) (cause, remedy string) {
+	if exit.Signal == "killed" {
+		return "killed by SIGKILL", "the kernel's out-of-memory killer does this (dmesg), or somebody's kill -9"
+	}
 	var first, last string
 	engineDied := false
 	for _, t := range texts {
@@ -108,8 +124,6 @@ func unknown(lines []api.Line, texts []string, exit launch.Exit) (cause, remedy 
 		return clip(first), clip("the last traceback ends: " + last)
 	case first != "":
 		return clip(first), "the traceback in its log says where"
-	case exit.Signal == "killed":
-		return "killed by SIGKILL, and its log names no error", "the kernel's out-of-memory killer does this (dmesg), or somebody's kill -9"
 	case exit.Signal != "":
 		return "ended by a signal (" + exit.Signal + "), and its log names no error", "see the end of its log"
 	case !exit.Known:

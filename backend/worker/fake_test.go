@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,7 @@ type host struct {
 	alive    map[string]*proc
 	attached map[string]*proc // by URL
 	refuse   error            // of Launch
+	lost     error            // of Adopt
 	check    error            // of Check
 	port     int
 	pid      int
@@ -58,17 +60,18 @@ type proc struct {
 	models  []string
 	term    func() // what SIGTERM does
 	killErr error
-	terms   int
-	kills   int
-	canary  int
-	closed  bool
+
+	terms, kills, canary atomic.Int32
+	closed               atomic.Bool
 }
 
-func (p *proc) Spec() launch.Spec      { return p.spec }
-func (p *proc) PID() int               { return p.pid }
-func (p *proc) Started() time.Time     { return p.at }
-func (p *proc) Done() <-chan struct{}  { return p.done }
-func (p *proc) Tree() []launch.Process { return []launch.Process{{PID: p.pid, RSS: 1 << 20, CPUTime: time.Since(p.at).Seconds() / 2}} }
+func (p *proc) Spec() launch.Spec     { return p.spec }
+func (p *proc) PID() int              { return p.pid }
+func (p *proc) Started() time.Time    { return p.at }
+func (p *proc) Done() <-chan struct{} { return p.done }
+func (p *proc) Tree() []launch.Process {
+	return []launch.Process{{PID: p.pid, RSS: 1 << 20, CPUTime: time.Since(p.at).Seconds() / 2}}
+}
 
 func (p *proc) Exit() launch.Exit {
 	p.mu.Lock()
@@ -84,8 +87,8 @@ func (p *proc) LogPath() string {
 }
 
 func (p *proc) Terminate() error {
+	p.terms.Add(1)
 	p.mu.Lock()
-	p.terms++
 	f := p.term
 	p.mu.Unlock()
 	if f != nil {
@@ -95,8 +98,8 @@ func (p *proc) Terminate() error {
 }
 
 func (p *proc) Kill(context.Context) error {
+	p.kills.Add(1)
 	p.mu.Lock()
-	p.kills++
 	err := p.killErr
 	p.mu.Unlock()
 	if err == nil {
@@ -106,9 +109,7 @@ func (p *proc) Kill(context.Context) error {
 }
 
 func (p *proc) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
+	p.closed.Store(true)
 	return nil
 }
 
@@ -196,6 +197,9 @@ func (h *host) Launch(_ context.Context, s launch.Spec) (launch.Instance, error)
 func (h *host) Adopt(_ context.Context, s launch.Spec) (launch.Instance, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.lost != nil {
+		return nil, h.lost
+	}
 	if p := h.alive[s.Folder]; p != nil {
 		return p, nil
 	}
@@ -233,9 +237,6 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	p.mu.Lock()
 	up, hang, status, models := p.up, p.hang, p.status, p.models
-	if r.URL.Path == "/v1/completions" {
-		p.canary++
-	}
 	p.mu.Unlock()
 	if !up {
 		return nil, fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
@@ -253,6 +254,7 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		io.WriteString(w, `{"object":"list","data":[`+strings.Join(ids, ",")+`]}`)
 	case "/v1/completions":
+		p.canary.Add(1)
 		if hang {
 			select {
 			case <-r.Context().Done():

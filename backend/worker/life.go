@@ -21,14 +21,15 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), served: w.plan.served}
 	watch, end := context.WithCancel(ctx)
 	l.end, l.unprobe = end, func() {}
+	w.life = nil
+	w.describe()
+	w.forgetReadings()
 	w.life, w.again = l, false
 	w.enter(api.Starting)
 	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend = nil
-	w.forgetReadings()
-	w.describe()
 	w.showPhases(now)
 	return l, watch
 }
@@ -228,6 +229,9 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	l.phases.end(now)
 	w.st.Phases = l.phases.list(now)
 	w.enter(api.Ready)
+	if w.drained {
+		w.enter(api.Draining)
+	}
 	w.st.Error, w.st.Remedy = "", ""
 	if a.version != "" {
 		w.st.Version = a.version
@@ -291,7 +295,7 @@ func (w *worker) died(ctx context.Context, l *life) {
 		w.stopped(ctx)
 		return
 	}
-	w.failed(ctx, explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready))
+	w.failed(ctx, explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
 }
 
 // failed ends a life that nobody asked to end, and plans the next one.

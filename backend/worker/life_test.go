@@ -94,8 +94,8 @@ func TestFourMinutesOfLoading(t *testing.T) {
 		if s.Version != "0.32.0" || s.MaxLen != 1024 || s.MaxSeqs != 8 || s.KVTokens != 1048576 {
 			t.Errorf("version %q, max len %d, max seqs %d, kv %d", s.Version, s.MaxLen, s.MaxSeqs, s.KVTokens)
 		}
-		if h.last().canary != 1 {
-			t.Errorf("canaries = %d, want 1", h.last().canary)
+		if h.last().canary.Load() != 1 {
+			t.Errorf("canaries = %d, want 1", h.last().canary.Load())
 		}
 		if got := p.LastStart("w0"); len(got) != len(phaseOrder) {
 			t.Errorf("history has %d phases, want %d", len(got), len(phaseOrder))
@@ -232,8 +232,8 @@ func TestStartTimeoutEndsTheProcess(t *testing.T) {
 	}, func(t *testing.T, h *host, p *Pool) {
 		time.Sleep(11 * time.Minute)
 		s := mustStatus(t, p, "w0")
-		if s.State != api.Failed || !strings.Contains(s.Error, "not ready after 10m0s") || h.last().kills != 1 {
-			t.Errorf("%s: %q, %d kills", s.State, s.Error, h.last().kills)
+		if s.State != api.Failed || !strings.Contains(s.Error, "not ready after 10m0s") || h.last().kills.Load() != 1 {
+			t.Errorf("%s: %q, %d kills", s.State, s.Error, h.last().kills.Load())
 		}
 	})
 }
@@ -264,8 +264,8 @@ func TestStopWhileLoading(t *testing.T) {
 			t.Errorf("%s, waits for %q", s.State, s.Phase)
 		}
 		until(t, 4*time.Second, "stopped", is(p, "w0", api.Stopped))
-		if q := h.last(); q.terms != 1 || q.kills != 1 {
-			t.Errorf("%d SIGTERM, %d kills, want one of each", q.terms, q.kills)
+		if q := h.last(); q.terms.Load() != 1 || q.kills.Load() != 1 {
+			t.Errorf("%d SIGTERM, %d kills, want one of each", q.terms.Load(), q.kills.Load())
 		}
 		time.Sleep(time.Hour)
 		if h.launches() != 1 {
@@ -295,8 +295,8 @@ func TestStopWaitsForRequests(t *testing.T) {
 			t.Error("a stopping worker was acquired")
 		}
 		time.Sleep(20 * time.Second)
-		if s := mustStatus(t, p, "w0"); s.State != api.Stopping || s.Phase != waitRequests || s.InFlight != 1 || h.last().terms != 0 {
-			t.Errorf("%s, waits for %q, %d in flight, %d SIGTERM", s.State, s.Phase, s.InFlight, h.last().terms)
+		if s := mustStatus(t, p, "w0"); s.State != api.Stopping || s.Phase != waitRequests || s.InFlight != 1 || h.last().terms.Load() != 0 {
+			t.Errorf("%s, waits for %q, %d in flight, %d SIGTERM", s.State, s.Phase, s.InFlight, h.last().terms.Load())
 		}
 		release()
 		release()
@@ -305,8 +305,8 @@ func TestStopWaitsForRequests(t *testing.T) {
 		}
 		// Its own teardown takes up to 10 s: it is cut short once nothing runs in it.
 		until(t, 600*time.Millisecond, "stopped", is(p, "w0", api.Stopped))
-		if q := h.last(); q.terms != 1 || q.kills != 1 {
-			t.Errorf("%d SIGTERM, %d kills", q.terms, q.kills)
+		if q := h.last(); q.terms.Load() != 1 || q.kills.Load() != 1 {
+			t.Errorf("%d SIGTERM, %d kills", q.terms.Load(), q.kills.Load())
 		}
 	})
 }
@@ -320,7 +320,7 @@ func TestStopEndsStubbornRequestsAfterStopTimeout(t *testing.T) {
 		defer release()
 		must(t, p.Stop("w0"))
 		time.Sleep(29 * time.Second)
-		if h.last().terms != 0 {
+		if h.last().terms.Load() != 0 {
 			t.Error("SIGTERM before stop_timeout")
 		}
 		until(t, 8*time.Second, "stopped", is(p, "w0", api.Stopped))
@@ -337,8 +337,8 @@ func TestUnkillableProcessIsNotStopped(t *testing.T) {
 		must(t, p.Stop("w0"))
 		time.Sleep(time.Minute)
 		s := mustStatus(t, p, "w0")
-		if s.State != api.Stopping || !strings.Contains(s.Error, "pids 101 102 stay") || h.last().kills < 3 {
-			t.Errorf("%s: %q after %d kills", s.State, s.Error, h.last().kills)
+		if s.State != api.Stopping || !strings.Contains(s.Error, "pids 101 102 stay") || h.last().kills.Load() < 3 {
+			t.Errorf("%s: %q after %d kills", s.State, s.Error, h.last().kills.Load())
 		}
 		h.last().set(func(p *proc) { p.killErr = nil })
 		until(t, 30*time.Second, "stopped", is(p, "w0", api.Stopped))
@@ -400,8 +400,8 @@ func TestTheNextEngineAdopts(t *testing.T) {
 		until(t, 2*time.Minute, "ready", is(p1, "w0", api.Ready))
 		first := h.last()
 		stop1()
-		if isDone(first.done) || !first.closed {
-			t.Fatalf("letting go: dead %v, closed %v", isDone(first.done), first.closed)
+		if isDone(first.done) || !first.closed.Load() {
+			t.Fatalf("letting go: dead %v, closed %v", isDone(first.done), first.closed.Load())
 		}
 		time.Sleep(time.Hour)
 
@@ -415,8 +415,8 @@ func TestTheNextEngineAdopts(t *testing.T) {
 		if len(s.Phases) != len(phaseOrder) || s.Phases[0].Seconds < 10 {
 			t.Errorf("phases = %v, want those of the start", s.Phases)
 		}
-		if first.canary != 1 {
-			t.Errorf("canaries = %d, want none for the adopted server", first.canary-1)
+		if first.canary.Load() != 1 {
+			t.Errorf("canaries = %d, want none for the adopted server", first.canary.Load()-1)
 		}
 		if !h.noticed("older command") {
 			t.Error("nobody was told that the command is an older one")
@@ -493,6 +493,59 @@ func TestStopAllEndsEverything(t *testing.T) {
 			if !isDone(q.done) {
 				t.Errorf("%s still runs", q.spec.Name)
 			}
+		}
+	})
+}
+
+func TestDrainOutlivesACrash(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), nil, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		must(t, p.Drain("w0"))
+		h.last().die(launch.Exit{Code: -1, Signal: "killed", Known: true})
+		until(t, 3*time.Second, "drained again", func() bool { return h.launches() == 2 && p.stateOf("w0") == api.Draining })
+		if _, ok := p.Acquire("w0"); ok {
+			t.Error("a drained worker was routed to after a crash")
+		}
+		must(t, p.Resume("w0"))
+		if s := mustStatus(t, p, "w0"); s.State != api.Ready {
+			t.Errorf("state = %s", s.State)
+		}
+	})
+}
+
+func TestServerThatCannotBeTakenOverIsNotDoubled(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) { h.lost = errors.New("its shim does not answer") }, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); h.launches() != 0 || !strings.Contains(s.Error, "its shim does not answer") {
+			t.Errorf("%s after %d launches: %q", s.State, h.launches(), s.Error)
+		}
+		h.mu.Lock()
+		h.lost = nil
+		h.mu.Unlock()
+		until(t, 10*time.Second, "ready", is(p, "w0", api.Ready))
+	})
+}
+
+func TestMissingLauncherRefusesTheConfig(t *testing.T) {
+	h := newHost(t)
+	o := h.options(t.TempDir())
+	delete(o.Launchers, kindVLLM)
+	if err := NewPool(o).Apply(conf(vllmWorker("w0"))); err == nil || !strings.Contains(err.Error(), "vllm workers cannot be started") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestTakenPortIsTriedAgain(t *testing.T) {
+	w := vllmWorker("w0")
+	w.Port = 8000
+	run(t, conf(w), func(h *host) { h.check = errors.New("port 8000 is in use by nginx (pid 7)") }, func(t *testing.T, h *host, p *Pool) {
+		until(t, time.Second, "failed", is(p, "w0", api.Failed))
+		h.mu.Lock()
+		h.check = nil
+		h.mu.Unlock()
+		until(t, 5*time.Second, "ready", is(p, "w0", api.Ready))
+		if s := mustStatus(t, p, "w0"); s.URL != "http://127.0.0.1:8000" {
+			t.Errorf("url = %s", s.URL)
 		}
 	})
 }

@@ -3,16 +3,12 @@ package worker
 import (
 	"sort"
 	"sync"
-	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // keptLines is how many lines of a worker's log stay in memory.
 const keptLines = 5000
-
-// barEvery is how often a moving progress bar becomes a line.
-const barEvery = 5 * time.Second
 
 // Log is the newest lines of a worker's log, across its restarts. Lines are as the worker
 // wrote them, less colours: whoever shows them must sanitise them.
@@ -24,19 +20,19 @@ type Log struct {
 	bar   string // label of the progress bar that is the newest line; "" if that is none
 }
 
-// After gives lines whose Seq is greater than seq, oldest first: at most max, and with seq 0
+// After gives lines whose Seq is greater than seq, oldest first: at most so many, and with seq 0
 // the newest ones. Seq may skip numbers: a progress bar replaces its own earlier line.
-func (l *Log) After(seq uint64, max int) []api.Line {
+func (l *Log) After(seq uint64, most int) []api.Line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	live := l.lines[l.skip:]
 	i := sort.Search(len(live), func(i int) bool { return live[i].Seq > seq })
 	live = live[i:]
-	if len(live) > max {
+	if most = max(most, 0); len(live) > most {
 		if seq == 0 {
-			live = live[len(live)-max:]
+			live = live[len(live)-most:]
 		} else {
-			live = live[:max]
+			live = live[:most]
 		}
 	}
 	return append([]api.Line(nil), live...)

@@ -12,6 +12,7 @@ func (w *worker) orderStart(ctx context.Context) error {
 	switch w.st.State {
 	case api.Stopped, api.Failed:
 		w.release()
+		w.drained = false
 		w.trouble.forget()
 		w.start(ctx)
 	case api.Stopping:
@@ -63,6 +64,7 @@ func (w *worker) orderDrain(context.Context) error {
 	if w.st.State != api.Ready {
 		return refused("%s is %s: only a ready worker can be drained", w.name, w.st.State)
 	}
+	w.drained = true
 	w.enter(api.Draining)
 	w.log.Info("worker drained")
 	return nil
@@ -72,6 +74,7 @@ func (w *worker) orderResume(context.Context) error {
 	if w.st.State != api.Draining {
 		return refused("%s is %s: only a drained worker can be resumed", w.name, w.st.State)
 	}
+	w.drained = false
 	w.enter(api.Ready)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 	w.log.Info("worker resumed")

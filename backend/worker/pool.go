@@ -15,8 +15,9 @@ import (
 
 // Pool is the set of workers. Statuses, counts and the gate are read without locks.
 type Pool struct {
-	opts Options
-	wake waker
+	opts    Options
+	ownHTTP bool // the client is one of our own
+	wake    waker
 
 	apply sync.Mutex // one Apply at a time
 
@@ -52,8 +53,9 @@ func newRoster(order []*worker) *roster {
 
 // NewPool builds an empty pool. Apply fills it, Run runs it.
 func NewPool(o Options) *Pool {
+	ownHTTP := o.HTTP == nil
 	o.fill()
-	p := &Pool{opts: o, spawn: make(chan *worker), ending: make(chan struct{})}
+	p := &Pool{opts: o, ownHTTP: ownHTTP, spawn: make(chan *worker), ending: make(chan struct{})}
 	p.set.Store(newRoster(nil))
 	return p
 }
@@ -92,6 +94,9 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Unlock()
 	close(p.ending)
 	wg.Wait()
+	if p.ownHTTP {
+		p.opts.HTTP.CloseIdleConnections()
+	}
 	return nil
 }
 

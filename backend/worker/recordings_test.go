@@ -212,6 +212,18 @@ func TestRequestTextIsNoConfigError(t *testing.T) {
 	}
 }
 
+// A request that failed an hour before the death is not its cause.
+func TestOldErrorsDoNotExplainADeath(t *testing.T) {
+	now := time.Now()
+	lines := []api.Line{
+		{Time: now.Add(-time.Hour), Text: "vllm.exceptions.QueueOverflowError: The engine is currently busy"},
+		{Time: now, Text: "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue."},
+	}
+	if v := explain(lines, launch.Exit{Code: 0, Known: true}, true); v.cause != "the engine process died, and the log names no error" {
+		t.Errorf("cause = %q", v.cause)
+	}
+}
+
 func FuzzExplain(f *testing.F) {
 	for _, name := range []string{"fail_memory.txt", "fail_maxlen.txt"} {
 		b, err := os.ReadFile(filepath.Join("testdata", "logs", name))

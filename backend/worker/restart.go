@@ -34,6 +34,8 @@ func (t *troubles) next(r config.Restart, v verdict, now time.Time) (wait time.D
 		t.starts = 0
 	}
 	switch {
+	case v.final:
+		return 0, "it was to be stopped"
 	case v.class == classConfig:
 		return 0, "a configuration error is not retried"
 	case r.Policy == "never":

@@ -54,7 +54,9 @@ func (w *worker) stop(ctx context.Context) {
 	switch {
 	case l.inst == nil:
 		w.waitFor(l, waitLaunch)
-		l.end()
+		if !l.adopted {
+			l.end() // what is being taken over lives already: it must be known to be ended
+		}
 	case l.plan.kind == kindAttach, loading, w.gate.count() == 0:
 		w.terminate(ctx)
 	default:
@@ -166,6 +168,7 @@ func (w *worker) stopped(ctx context.Context) {
 		return
 	}
 	w.release()
+	w.drained = false
 	w.enter(api.Stopped)
 	w.st.Error, w.st.Remedy = "", ""
 	w.log.Info("worker stopped")

@@ -86,10 +86,13 @@ func TestHangIsNoticedByMissingProgress(t *testing.T) {
 		if s := mustStatus(t, p, "w0"); s.Stalled {
 			t.Fatal("a worker in a long prefill stalled")
 		}
+		if n := q.canary.Load(); n != 1 {
+			t.Fatalf("canaries = %d, want none for a worker that makes progress", n-1)
+		}
 		// Refused requests: nothing moves, but a token comes.
 		time.Sleep(3 * time.Minute)
-		if s := mustStatus(t, p, "w0"); s.Stalled || q.canary < 2 {
-			t.Fatalf("stalled %v after %d canaries", s.Stalled, q.canary)
+		if s := mustStatus(t, p, "w0"); s.Stalled || q.canary.Load() < 2 {
+			t.Fatalf("stalled %v after %d canaries", s.Stalled, q.canary.Load())
 		}
 		// A hang: /health is 200, the gauges are frozen, no token comes.
 		q.set(func(p *proc) { p.hang = true })
@@ -160,8 +163,8 @@ func TestAttachedServerComesAndGoes(t *testing.T) {
 		if to, _ := p.Target("w1"); to.Model != "org/theirs" || to.URL != url {
 			t.Errorf("target = %+v, want its own name for the model", to)
 		}
-		if q.canary != 0 {
-			t.Errorf("canaries = %d, want none for a server that is not ours", q.canary)
+		if q.canary.Load() != 0 {
+			t.Errorf("canaries = %d, want none for a server that is not ours", q.canary.Load())
 		}
 		q.set(func(p *proc) { p.up = false })
 		until(t, 4*healthEvery, "failed", is(p, "w1", api.Failed))
@@ -171,8 +174,8 @@ func TestAttachedServerComesAndGoes(t *testing.T) {
 
 		must(t, p.Stop("w1"))
 		synctest.Wait()
-		if s := mustStatus(t, p, "w1"); s.State != api.Stopped || q.terms+q.kills != 0 {
-			t.Errorf("%s after %d SIGTERM and %d kills: it is not ours to end", s.State, q.terms, q.kills)
+		if s := mustStatus(t, p, "w1"); s.State != api.Stopped || q.terms.Load()+q.kills.Load() != 0 {
+			t.Errorf("%s after %d SIGTERM and %d kills: it is not ours to end", s.State, q.terms.Load(), q.kills.Load())
 		}
 	})
 }

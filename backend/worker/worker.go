@@ -33,6 +33,7 @@ type worker struct {
 	st       api.Worker
 	life     *life // nil while there is no process and none is being started
 	again    bool  // start when stopped
+	drained  bool  // an operator wants it unrouted, also after a crash
 	leaving  bool  // the loop ends when stopped
 	finished bool
 	trouble  troubles
