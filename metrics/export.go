@@ -27,8 +27,8 @@ type Exporter struct {
 	registry *prometheus.Registry
 	snapshot atomic.Pointer[api.Snapshot]
 	models   atomic.Pointer[map[string]bool]
-	workers  values256
-	routes   values256
+	workers  bounded
+	routes   bounded
 
 	requests *prometheus.CounterVec
 	tokens   *prometheus.CounterVec

@@ -133,6 +133,15 @@ func TestFlagsSayWhatIsWrong(t *testing.T) {
 			}
 		}
 	}
+	for _, text := range []string{
+		"I'm sorry, but I can only see half of your file. Here is what it does.",
+		"As an AI language model, I do not feel pain, but a tree in this story might say: ouch.",
+		"Some people are not comfortable with heights; you can start with a low wall.",
+	} {
+		if Rate(Answer{Text: text}).Refused {
+			t.Errorf("%q is taken for a refusal", text)
+		}
+	}
 	if s := Rate(Answer{Text: "All is well.", Finish: "length"}); !s.Truncated || s.Truncation != 0 {
 		t.Errorf("finish_reason length: truncated %v rating %v, want true and 0", s.Truncated, s.Truncation)
 	}

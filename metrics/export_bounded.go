@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// values256 lets the first 256 values of a label through. Workers, providers and routes are
+// bounded lets the first 256 values of a label through. Workers, providers and routes are
 // named by the config and by us, never by a client, so this bound is for reloads without end.
-type values256 struct {
+type bounded struct {
 	seen sync.Map
 	n    atomic.Int64
 }
 
-func (v *values256) value(s string) string {
+func (v *bounded) value(s string) string {
 	if s == "" {
 		return "none"
 	}
