@@ -59,7 +59,7 @@ func (c *Console) header(w int) string {
 		}
 	}
 	for _, group := range c.headline() {
-		if partsWidth(group)-len(group)+1+3 > l.left() {
+		if partsWidth(group)-len(group)+1+4 > l.left() {
 			break
 		}
 		l.gap(3)
@@ -220,7 +220,7 @@ func (c *Console) footer(w int) string {
 	}
 	hidden := c.hidden()
 	room := w
-	if hidden != "" && w >= 100 {
+	if hidden != "" {
 		room = w - hidden.width() - 3
 	}
 	l.gap(1)
@@ -264,7 +264,7 @@ func (c *Console) hidden() Text {
 	if out == "" {
 		return ""
 	}
-	return "hidden here: " + out
+	return "not shown: " + out
 }
 
 // plainList is what very small terminals get: one metric a line, or one line in all.

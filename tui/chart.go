@@ -83,13 +83,14 @@ func partialFrom(w *api.Window, n int) int {
 	return n - 1 - int((end-1)/step-(end-int64(w.Bucket))/step)
 }
 
-// nice is the smallest 1-2-5 number that is at least v.
+// nice is the least top of an axis for v: a small multiple of a 1-2-5 step, so that its half is a
+// round number too and little of the chart stays empty.
 func nice(v float64) float64 {
 	if !known(v) || v <= 0 {
 		return 1
 	}
 	base := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, m := range [...]float64{1, 2, 5, 10} {
+	for _, m := range [...]float64{1, 1.5, 2, 3, 4, 5, 6, 8, 10} {
 		if v <= m*base*(1+1e-9) {
 			return m * base
 		}
@@ -184,7 +185,7 @@ func (c *chart) draw(p *panel, rows int, axis bool) {
 	if c.target > 0 && c.target <= c.top {
 		targetRow = min(int(c.target/c.top*float64(rows)), rows-1)
 	}
-	middle := rows/2 - 1
+	middle := (rows - 1) / 2 // its upper edge is half of the top, or its centre where rows is odd
 	for r := rows - 1; r >= 0; r-- {
 		l := p.row()
 		switch {
@@ -193,7 +194,7 @@ func (c *chart) draw(p *panel, rows int, axis bool) {
 		case r == 0:
 			l.rcell(stDim, "0", axisWidth-1).put(stFaint, p.g.tick)
 		case r == middle && rows >= 4:
-			l.rcell(stDim, c.label(c.top*float64(r+1)/float64(rows)), axisWidth-1).put(stFaint, p.g.tick)
+			l.rcell(stDim, c.label(c.top/2), axisWidth-1).put(stFaint, p.g.tick)
 		default:
 			l.gap(axisWidth-1).put(stFaint, p.g.axis)
 		}

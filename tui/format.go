@@ -256,6 +256,8 @@ func day(t time.Time) Text {
 	return Text(t.Format("2006-01-02"))
 }
 
+func monthDay(t time.Time) Text { return Text(t.Format("Jan 02")) }
+
 // windowName writes the span of a window: 1m, 15m, 6h, 7d.
 func windowName(s api.Span) Text {
 	switch d := time.Duration(s); {

@@ -149,9 +149,9 @@ func (c *Console) hints() []binding {
 			first = append(first, *b)
 		}
 	}
-	if len(rest) > 0 { // help stays first, whatever fits
-		first = append([]binding{rest[0]}, first...)
-		rest = rest[1:]
+	if n := len(rest); n > 3 { // help, commands and the way out come first, whatever fits
+		first = append([]binding{rest[0], rest[1], rest[n-1]}, first...)
+		rest = rest[2 : n-1]
 	}
 	return append(first, rest...)
 }

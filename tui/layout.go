@@ -191,7 +191,7 @@ func middleOverview(out []Rect, w, y, h int, n need) []Rect {
 
 // threeAcross puts money, health and notices side by side; health without data is one line.
 func threeAcross(out []Rect, x, y, w, h int, n need) []Rect {
-	money := w * 38 / 100
+	money := w * 37 / 100
 	health := (w - money) / 2
 	out = append(out, Rect{Pane: paneMoney, X: x, Y: y, W: money, H: h, Boxed: true})
 	if n.noHealth {
@@ -219,7 +219,7 @@ func wideOverview(out []Rect, w, y, h int, n need) []Rect {
 	if n.noHealth {
 		health = 1
 	}
-	money := min(13, mid-health-5)
+	money := min(11, mid-health-5)
 	out = column(out, w-side, y, side, mid, true, []paneID{paneMoney, paneHealth, paneNotices}, []int{money, health, mid})
 	return append(out, Rect{Pane: paneLogs, Y: y + mid, W: w, H: logs, Boxed: true})
 }

@@ -82,7 +82,7 @@ func (c *Console) drawThroughput(p *panel) {
 
 // throughputRows are the one-line figures below the chart.
 func (c *Console) throughputRows(p *panel, w *api.Window, n int) {
-	cells := min(p.width()-24, n*0+p.width()-24)
+	cells := p.width() - 24
 	sparkRow := func(name Text, s api.Series, st style, f fold, unit Text) {
 		l := p.row()
 		l.cell(stDim, name, axisWidth-1).gap(1)
@@ -92,13 +92,13 @@ func (c *Console) throughputRows(p *panel, w *api.Window, n int) {
 		l.gap(1).rcell(stText, rate(v), 6).gap(1).put(stDim, unit)
 	}
 	if n >= 2 && cells >= 8 {
-		sparkRow("req", w.Requests, stB, foldMean, "req/s")
+		sparkRow("req", w.Requests, stB2, foldMean, "req/s")
 	}
 	if n >= 4 && cells >= 8 {
-		sparkRow("run", w.InFlight, stC, foldMean, "in flight")
+		sparkRow("run", w.InFlight, stC2, foldMean, "in flight")
 	}
 	if n >= 3 && cells >= 8 {
-		sparkRow("prmpt", w.Prompt, stA2, foldMean, "tok/s in")
+		sparkRow("prmpt", w.Prompt, stA3, foldMean, "tok/s in")
 	}
 	if n >= 1 {
 		l := p.row()
@@ -140,10 +140,12 @@ func (c *Console) drawLatency(p *panel) {
 	v, when := c.under(w, w.TTFT95)
 	p.showAt(when)
 	if when == "" {
-		p.show(stDim, "TTFT p95")
-		p.show(stStrong, quantile(w.TTFT.P95, w.TTFT.Count, 20))
+		p.show(stA, "TTFT p95 "+quantile(w.TTFT.P95, w.TTFT.Count, 20))
+		p.show(stB, "p50 "+seconds(val(w.TTFT.P50)))
 	} else {
-		p.show(stStrong, "TTFT p95 "+seconds(v))
+		v50, _ := c.under(w, w.TTFT50)
+		p.show(stA, "TTFT p95 "+seconds(v))
+		p.show(stB, "p50 "+seconds(v50))
 	}
 	table := 5
 	if p.height() < 9 {
@@ -154,12 +156,6 @@ func (c *Console) drawLatency(p *panel) {
 	ch := chart{graph: c.graph, upper: hi, lower: lo, top: c.scaleOf("ttft", peakOf(hi, lo), 0.01), label: axisSeconds,
 		ramp: [3]style{stA, stA2, stA2}, below: [2]style{stB, stB2}, dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span}
 	rows := p.free() - table - 1
-	legend := rows >= 7 && p.width() >= 40
-	if legend {
-		l := p.row()
-		l.gap(axisWidth).put(stDim, "TTFT").gap(2).put(stA, p.g.block).put(stDim, " p95").gap(2).put(stB, p.g.block).put(stDim, " p50")
-		rows--
-	}
 	ch.draw(p, rows, true)
 	if table > 0 {
 		c.quantiles(p, w)
@@ -219,7 +215,7 @@ func (c *Console) quantiles(p *panel, w *api.Window) {
 			l.gap(2)
 		}
 		if n := ws[7]; n > 0 && r.s != nil {
-			c.g.spark1(l, stA2, points(w, r.s, n, foldMax), 0)
+			c.g.spark1(l, stA3, points(w, r.s, n, foldMax), 0)
 		}
 	}
 }

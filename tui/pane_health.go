@@ -1,6 +1,8 @@
 package tui
 
 import (
+	"math"
+	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -17,40 +19,10 @@ func (c *Console) drawHealth(p *panel) {
 	if a.Median != nil {
 		p.show(stStrong, "median "+decimals(*a.Median, 2))
 	}
-	foot := 0
-	switch h := p.height(); {
-	case h >= 12:
-		foot = 2
-	case h >= 5:
-		foot = 1
-	}
-	rows := max(p.height()-foot, 1)
-	bins := 10
-	for _, n := range []int{10, 5, 2} {
-		if bins = n; n <= rows {
-			break
-		}
-	}
-	step := 10 / bins
-	sums := make([]int64, bins)
-	top := int64(1)
-	for i, n := range a.Bins {
-		sums[i/step] += n
-	}
-	for _, n := range sums {
-		top = max(top, n)
-	}
-	for i := bins - 1; i >= 0; i-- {
-		l := p.row()
-		lo, hi := float64(i*step)/10, float64((i+1)*step)/10
-		st := stB
-		if a.Target > 0 && lo+1e-9 < a.Target {
-			st = stB2
-		}
-		l.put(stDim, decimals(lo, 1)+"–"+decimals(hi, 1)).gap(1)
-		n := l.left() - 6
-		c.g.bar(l, st, float64(sums[i])/float64(top), n)
-		l.rcell(stText, count(sums[i]), 6)
+	if p.height() < 7 {
+		c.healthColumns(p, a)
+	} else {
+		c.healthBars(p, a)
 	}
 	if p.free() > 0 {
 		l := p.row()
@@ -68,8 +40,15 @@ func (c *Console) drawHealth(p *panel) {
 		}
 	}
 	if p.free() > 0 {
-		p.row().put(stDim, "length ").put(stText, decimals(val(a.Length), 2)).put(stDim, "  coherence ").put(stText, decimals(val(a.Coherence), 2)).
-			put(stDim, "  engagement ").put(stText, decimals(val(a.Engagement), 2))
+		l := p.row()
+		for _, f := range []struct {
+			name Text
+			v    *float64
+		}{{"length", a.Length}, {"coherence", a.Coherence}, {"engagement", a.Engagement}} {
+			if v := decimals(val(f.v), 2); l.left() > f.name.width()+v.width() {
+				l.put(stDim, f.name).gap(1).put(stText, v).gap(2)
+			}
+		}
 	}
 	for i := range a.ByModel {
 		if p.free() <= 0 || len(a.ByModel) < 2 {
@@ -77,6 +56,66 @@ func (c *Console) drawHealth(p *panel) {
 		}
 		m := &a.ByModel[i]
 		p.row().cell(stText, clean(m.Model), max(p.width()-20, 8)).gap(1).put(stDim, "n ").rcell(stText, count(m.Rated), 6).gap(1).put(stStrong, decimals(val(m.Median), 2))
+	}
+}
+
+// healthStyle is calm on purpose: an uncalibrated target is no reason for an alarm.
+func healthStyle(a *api.Answers, lo float64) style {
+	if lo+1e-9 < a.Target {
+		return stA3
+	}
+	return stA2
+}
+
+// healthBars is the histogram lying on its side: a row for one, two or five tenths.
+func (c *Console) healthBars(p *panel, a *api.Answers) {
+	foot := 1
+	if p.height() >= 12 {
+		foot = 2
+	}
+	bins := 5
+	if p.height()-foot >= 10 {
+		bins = 10
+	}
+	step := 10 / bins
+	sums := make([]int64, bins)
+	for i, n := range a.Bins {
+		sums[i/step] += n
+	}
+	top := slices.Max(sums)
+	for i := bins - 1; i >= 0; i-- {
+		l := p.row()
+		lo, hi := float64(i*step)/10, float64((i+1)*step)/10
+		l.put(stDim, decimals(lo, 1)+"–"+decimals(hi, 1)).gap(1)
+		c.g.bar(l, healthStyle(a, lo), float64(sums[i])/float64(max(top, 1)), l.left()-6)
+		l.rcell(stText, count(sums[i]), 6)
+	}
+}
+
+// healthColumns is the histogram upright, for few rows.
+func (c *Console) healthColumns(p *panel, a *api.Answers) {
+	rows := max(p.height()-2, 1)
+	wide := max(min((p.width()-axisWidth)/10, 6), 1)
+	top := max(slices.Max(a.Bins[:]), 1)
+	for r := rows - 1; r >= 0; r-- {
+		l := p.row()
+		if r == rows-1 {
+			l.rcell(stDim, count(top), axisWidth-1).gap(1)
+		} else {
+			l.gap(axisWidth)
+		}
+		for i, n := range a.Bins {
+			level := int(math.Ceil(float64(n) / float64(top) * float64(rows*8)))
+			l.fill(healthStyle(a, float64(i)/10), c.g.spark[min(max(level-8*r, 0), 8)], wide)
+		}
+	}
+	if p.free() > 1 {
+		l := p.row()
+		l.gap(axisWidth)
+		for i := range 5 {
+			l.to(axisWidth+2*i*wide).put(stFaint, decimals(float64(2*i)/10, 1))
+		}
+		l.to(axisWidth+10*wide-1).put(stFaint, "1")
 	}
 }
 
@@ -97,7 +136,7 @@ func (c *Console) noticeMark(n *api.Notice) (style, Text) {
 
 func (c *Console) noticeTime(t time.Time) Text {
 	if !t.IsZero() && c.snap.Time.Sub(t) > 20*time.Hour {
-		return Text(t.Format("Jan 02"))
+		return monthDay(t)
 	}
 	return clock(t)
 }
@@ -168,7 +207,7 @@ func (c *Console) drawEvents(p *panel) {
 		l := p.selected(i == c.notices.sel)
 		t := hms(n.Time)
 		if c.snap.Time.Sub(n.Time) > 20*time.Hour {
-			t = Text(n.Time.Format("Jan 02"))
+			t = monthDay(n.Time)
 		}
 		l.put(st, mark).gap(2).cell(stDim, t, ws[1]).gap(2)
 		if ws[2] > 0 {

@@ -41,7 +41,7 @@ func (m *moneyView) baseline() Text {
 		return ""
 	}
 	if m.PriceDate != "" {
-		t += ", prices of " + clean(m.PriceDate)
+		t += ", list of " + clean(m.PriceDate)
 	}
 	return t
 }
@@ -55,6 +55,13 @@ func (m *moneyView) share() Text {
 		return ""
 	}
 	return percentOf(*m.Percent) + " at " + percent(*m.Utilisation) + " utilisation"
+}
+
+func (m *moneyView) shortShare() Text {
+	if m.share() == "" {
+		return ""
+	}
+	return percentOf(*m.Percent) + ", " + percent(*m.Utilisation) + " busy"
 }
 
 // percentOf writes a percentage that is already one.
@@ -83,7 +90,7 @@ func (m *moneyView) breakEven(g *glyphs) (Text, style) {
 	if m.BreakEven == nil {
 		return "", stDim
 	}
-	t := rate(*m.BreakEven) + " out tok/h"
+	t := rate(*m.BreakEven) + " tok/h"
 	if m.OutputRate == nil {
 		return t, stText
 	}
@@ -96,44 +103,46 @@ func (m *moneyView) breakEven(g *glyphs) (Text, style) {
 func (c *Console) drawMoney(p *panel) {
 	m := &moneyView{&c.snap.Money}
 	c.moneyTitle(p)
-	type entry struct {
-		name   Text
-		amount *api.Nanos
-		st     style
-		note   Text
-		noteSt style
-	}
 	be, beStyle := m.breakEven(p.g)
-	all := []entry{
-		{"Actual", m.Actual, stText, m.rate(), stDim},
-		{"Would have cost", m.Would, stText, m.baseline(), stDim},
-		{"Net", m.Savings, netStyle(m.Savings), m.share(), stText},
+	amountW := 9
+	for _, n := range []*api.Nanos{m.Actual, m.Would, m.Savings} {
+		amountW = max(amountW, signed(n).width())
 	}
-	wide := p.width() >= 74
-	if wide && m.band() != "" { // in one line what has its own below
-		all[2].note = "band " + m.band()
-		if s := m.share(); s != "" {
-			all[2].note += ", " + s
-		}
-	}
-	nameW, amountW := 15, 9
-	for _, e := range all {
-		amountW = max(amountW, money(e.amount).width()+1)
-	}
-	for _, e := range all {
+	const nameW = 15
+	row := func(name, amount Text, st style, notes ...Text) bool {
 		l := p.row()
-		amount := money(e.amount)
-		if e.name == "Net" {
-			amount = signed(e.amount)
+		l.cell(stDim, name, nameW).gap(1).rcell(st, amount, amountW).gap(2)
+		for _, n := range notes { // the longest that fits whole
+			if n != "" && n.width() <= l.left() {
+				l.put(stDim, n)
+				return true
+			}
 		}
-		l.cell(stDim, e.name, nameW).gap(1).rcell(e.st, amount, amountW).gap(2)
-		if e.note.width() <= l.left() || e.name == "Actual" || e.name == "Would have cost" {
-			l.put(e.noteSt, e.note)
-		}
+		return false
 	}
-	missing := min(len(m.Missing), p.free())
+	idle := Text("")
+	if m.Idle != nil {
+		idle = money(m.Idle) + " idle"
+	}
+	date := Text("")
+	if m.PriceDate != "" {
+		date = "at " + clean(m.PriceDate)
+	}
+	row("Actual", money(m.Actual), stText, m.rate(), idle)
+	dated := row("Would have cost", money(m.Would), stText, m.baseline(), date)
+	p.foot = clean(m.RateLabel)
+	wide := p.width() >= 74
+	share, short := m.share(), m.shortShare()
+	if !dated || !wide && p.height() < 5 { // no percentage without what it is a percentage of
+		share, short = "", ""
+	}
+	if band := m.band(); wide && band != "" {
+		row("Net", signed(m.Savings), netStyle(m.Savings), "band "+band+sep(share), share)
+	} else {
+		row("Net", signed(m.Savings), netStyle(m.Savings), share, short)
+	}
 	if len(m.Missing) > 0 {
-		c.missing(p, max(missing, p.free()-3))
+		c.missing(p, p.free())
 	}
 	line := func(name, v Text, st style) {
 		if v != "" && p.free() > 0 {
@@ -141,10 +150,15 @@ func (c *Console) drawMoney(p *panel) {
 		}
 	}
 	if !wide {
-		line("  low to high", m.band(), stText)
+		if m.Low != nil && m.High != nil && p.free() > 0 {
+			p.row().cell(stDim, "  low to high", nameW).gap(1).put(netStyle2(m.Low), signed(m.Low)).put(stDim, " to ").put(netStyle2(m.High), signed(m.High))
+		}
+		line("  against", clean(m.Baseline), stDim)
 	}
 	if h := m.Hostile; h != nil {
-		line("Hosted elsewhere", signed(h.Savings)+" net  "+clean(h.Name), stDim)
+		if p.free() > 0 {
+			p.row().cell(stDim, "  elsewhere", nameW).gap(1).put(netStyle2(h.Savings), signed(h.Savings)).put(stDim, "  "+clean(h.Name))
+		}
 	}
 	line("Break-even", be, beStyle)
 	if p.free() > 0 && c.win() != nil {
@@ -157,6 +171,21 @@ func (c *Console) drawMoney(p *panel) {
 		}
 		p.row().put(stDim, note)
 	}
+}
+
+// netStyle2 is netStyle for figures that are not the headline.
+func netStyle2(n *api.Nanos) style {
+	if netStyle(n) == stBad {
+		return stBad
+	}
+	return stText
+}
+
+func sep(t Text) Text {
+	if t == "" {
+		return ""
+	}
+	return ", " + t
 }
 
 // savingsSpark is the net over the window, drawn only where it is known and above zero.
@@ -184,7 +213,7 @@ func (c *Console) savingsSpark(p *panel) {
 	}
 	l := p.row()
 	l.cell(stDim, "Net, last "+windowName(w.Span), 15).gap(1)
-	c.g.spark1(l, stB, vs, top)
+	c.g.spark1(l, stB2, vs, top)
 }
 
 // drawCosts is the same, at length.
@@ -192,20 +221,20 @@ func (c *Console) drawCosts(p *panel) {
 	m := &moneyView{&c.snap.Money}
 	c.moneyTitle(p)
 	row := func(name, amount Text, st style, note Text) {
-		p.row().cell(stDim, name, 20).rcell(st, amount, 12).gap(2).put(stDim, note)
+		p.row().cell(stDim, name, 17).rcell(st, amount, 11).gap(2).put(stDim, note)
 	}
 	row("Actual", money(m.Actual), stStrong, clean(m.RateLabel))
-	row("  of it idle", money(m.Idle), stText, "nobody in flight, start-up, engine away")
+	row("  of it idle", money(m.Idle), stText, "nobody in flight, start-up included")
 	row("Would have cost", money(m.Would), stStrong, m.baseline())
 	row("Net", signed(m.Savings), netStyle(m.Savings), m.share())
 	if b := m.band(); b != "" {
-		row("  low", signed(m.Low), netStyle(m.Low), "cheapest credible prices and token counts")
+		row("  low", signed(m.Low), netStyle(m.Low), "cheapest credible prices and counts")
 		row("  high", signed(m.High), netStyle(m.High), "list price, no discounts")
 	}
 	p.row()
 	if h := m.Hostile; h != nil {
 		p.row().put(stTitle, "The least flattering comparison")
-		row("Hosted elsewhere", money(h.Would), stText, clean(h.Name)+", prices of "+clean(h.Date))
+		row("Hosted elsewhere", money(h.Would), stText, clean(h.Name)+", "+clean(h.Date))
 		row("  net against it", signed(h.Savings), netStyle(h.Savings), "")
 		p.row()
 	}
@@ -217,7 +246,7 @@ func (c *Console) drawCosts(p *panel) {
 	p.row().put(stTitle, "What it is counted from")
 	note := func(name, v Text) {
 		if v != "" {
-			p.row().cell(stDim, name, 20).put(stText, v)
+			p.row().cell(stDim, name, 18).put(stText, v)
 		}
 	}
 	note("Requests", count(m.Requests)+" count for savings")
@@ -229,7 +258,7 @@ func (c *Console) drawCosts(p *panel) {
 	note("Completion tokens", count(u.Completion())+reasoning(u))
 	switch m.Basis {
 	case api.BasisGPUTime:
-		note("Basis", "worker time by the wall clock, divided among requests in flight")
+		note("Basis", "worker time, divided among those in flight")
 	case api.BasisPerToken:
 		note("Basis", "flat rates per token from the config: an assumption")
 	case api.BasisProviderPrice:
@@ -271,9 +300,9 @@ func (c *Console) drawClasses(p *panel) {
 		}
 	}
 	for _, k := range m.Classes {
-		put(clean(k.Class), count(k.Requests), k.Actual, stA)
+		put(clean(k.Class), count(k.Requests), k.Actual, stA2)
 	}
-	put("idle", unknown, m.Idle, stC)
+	put("idle", unknown, m.Idle, stC2)
 	if len(m.Classes) == 0 {
 		p.row().put(stDim, "no request has ended yet")
 	}
@@ -291,11 +320,11 @@ func (c *Console) drawRates(p *panel) {
 		l := p.row()
 		l.gap(20)
 		share := *m.OutputRate / *m.BreakEven
-		c.g.gauge(l, st, min(share/2, 1), min(l.left()-8, 40))
-		l.gap(1).put(stDim, percent(share)+" of it")
+		c.g.gauge(l, st, min(share/2, 1), min(l.left()-7, 40))
+		l.gap(1).put(stDim, rate(share)+"x")
 	}
-	row("Workers cost", money(m.HourRate)+" per hour", stText)
-	row("Baseline now", money(m.HourWould)+" per hour at this pace", stText)
+	row("Workers cost", money(m.HourRate)+" an hour", stText)
+	row("Baseline, this pace", money(m.HourWould)+" an hour", stText)
 	if p.free() > 1 {
 		p.row()
 	}

@@ -208,7 +208,7 @@ func (c *Console) drawHistory(p *panel) {
 		l.gap(6)
 		switch t.State {
 		case "done":
-			l.put(stDim, "TTFT "+span(t.TTFT)+"  "+rate(val(t.Rate))+" tok/s  "+money(t.Actual))
+			l.put(stDim, span(t.TTFT)+"  "+rate(val(t.Rate))+" tok/s  "+money(t.Actual))
 		case "failed":
 			l.put(stBad, "failed ").put(stDim, clean(t.Error))
 		default:

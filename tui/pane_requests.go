@@ -88,9 +88,9 @@ func (c *Console) drawRequests(p *panel) {
 		key = min(max(key, clean(rows[i].Key).width()), 14)
 	}
 	cols := []tcol{
-		{head: "TIME", w: 8, drop: 3}, {head: "STATUS", w: 11}, {head: "MODEL", w: min(model, 10), max: model, drop: 2}, {head: "WORKER", w: min(worker, 6), max: worker, drop: 6},
+		{head: "TIME", w: 8, drop: 3}, {head: "STATUS", w: 12}, {head: "MODEL", w: min(model, 10), max: model, drop: 2}, {head: "WORKER", w: min(worker, 6), max: worker, drop: 6},
 		{head: "KEY", w: min(key, 6), max: key, drop: 10}, {head: "PROMPT", w: 6, right: true, drop: 5}, {head: "OUT", w: 6, right: true}, {head: "TTFT", w: 6, right: true, drop: 1},
-		{head: "TIME", w: 6, right: true}, {head: "TOK/S", w: 5, right: true, drop: 4}, {head: "ACTUAL", w: 10, right: true, drop: 7}, {head: "WOULD", w: 10, right: true, drop: 8},
+		{head: "TOOK", w: 6, right: true}, {head: "TOK/S", w: 5, right: true, drop: 4}, {head: "ACTUAL", w: 10, right: true, drop: 7}, {head: "WOULD", w: 10, right: true, drop: 8},
 		{head: "HEALTH", w: 6, right: true, drop: 9}, {head: "CLASS", w: 9, drop: 12}, {head: "NOTE", w: 10, max: 80, drop: 11},
 	}
 	ws := fit(cols, p.width())
@@ -197,7 +197,9 @@ func (c *Console) drawRequest(p *panel) {
 	if r.ITL > 0 {
 		pace += ", " + span(r.ITL) + " between, longest gap " + span(r.MaxGap)
 	}
-	row("Pace", pace, stText, "")
+	if r.TTFT > 0 {
+		row("Pace", pace, stText, "")
+	}
 	basis := clean(r.Basis)
 	switch r.Basis {
 	case api.BasisGPUTime:
@@ -253,7 +255,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 	if !known(total) || total <= 0 || p.free() < 3 {
 		return
 	}
-	q, t := time.Duration(r.Queue).Seconds(), time.Duration(r.TTFT).Seconds()
+	q, t := min(time.Duration(r.Queue).Seconds(), total), min(time.Duration(r.TTFT).Seconds(), total)
 	prefill, decode := 0.0, 0.0
 	switch {
 	case t > 0:
@@ -268,7 +270,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 		name Text
 		v    float64
 		st   style
-	}{{"queue", q, stC}, {"prefill", prefill, stB}, {"decode", decode, stA}} {
+	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}} {
 		if s.v <= 0 {
 			continue
 		}

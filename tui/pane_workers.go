@@ -110,16 +110,24 @@ const (
 	colTrend
 )
 
-func (c *Console) workerCols(ws []api.Worker) []tcol {
+func (c *Console) workerCols(ws []api.Worker, width int) []tcol {
 	name, model, gpu := 4, 8, false
 	for i := range ws {
 		name = min(max(name, clean(ws[i].Name).width()), 20)
 		model = min(max(model, clean(ws[i].Model).width()), 34)
 		gpu = gpu || c.cardsOf(&ws[i]).n > 0
 	}
+	name = max(name, 6)
+	least, leastModel := 11, 12 // narrow tables cut names before they drop figures
+	if width >= 100 {
+		least = 16
+	}
+	if width >= 150 {
+		leastModel = 20
+	}
 	cols := []tcol{
-		colName:  {head: "WORKER", w: min(max(name, 6), 10), max: max(name, 6)},
-		colModel: {head: "MODEL", w: min(model, 12), max: model, drop: 5},
+		colName:  {head: "WORKER", w: min(name, least), max: name},
+		colModel: {head: "MODEL", w: min(model, leastModel), max: model, drop: 5},
 		colState: {head: "STATE", w: 10},
 		colUtil:  {head: "GPU", w: 11, drop: 6}, colVRAM: {head: "VRAM", w: 9, right: true, drop: 9},
 		colKV: {head: "KV", w: 11}, colRun: {head: "RUN/Q", w: 6, right: true},
@@ -156,7 +164,7 @@ func (c *Console) drawWorkers(p *panel) {
 		}
 		return
 	}
-	cols := c.workerCols(rows)
+	cols := c.workerCols(rows, p.width())
 	cols[0].w += 2 // the mark
 	cols[0].max += 2
 	ws := fit(cols, p.width())
@@ -209,16 +217,16 @@ func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
 		num(colVRAM, stText, unknown)
 	}
 	meter(colKV, val(w.KV), 0.85, 0.95)
-	run := rate(val(w.Running))
+	run := decimals(val(w.Running), 0)
 	if w.Waiting != nil || w.Running != nil {
-		run += "/" + rate(val(w.Waiting))
+		run += "/" + decimals(val(w.Waiting), 0)
 	}
 	num(colRun, waitStyle(w), run)
 	num(colTok, stStrong, rate(val(w.OutRate)))
 	num(colTTFT, stText, seconds(val(w.TTFT95)))
 	num(colHit, stText, percentInt(val(w.Prefix)))
 	if known(g.temp) {
-		num(colTemp, severity(g.temp, 83, 90), decimals(g.temp, 0)+"°")
+		num(colTemp, severity2(g.temp, 83, 90), decimals(g.temp, 0)+"°")
 	} else {
 		num(colTemp, stText, unknown)
 	}
@@ -239,7 +247,7 @@ func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
 	}
 	num(colUp, stDim, age(c.snap.Time.Sub(w.Since)))
 	if n := ws[colTrend]; n > 0 {
-		c.g.spark1(l, stA2, tail(w.Trend, n), 0)
+		c.g.spark1(l, stA3, tail(w.Trend, n), 0)
 	}
 }
 
@@ -406,7 +414,7 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 	}
 	kv := percentInt(val(w.KV))
 	if w.KVTokens > 0 {
-		kv += " of " + count(w.KVTokens) + " tok"
+		kv += " of " + count(w.KVTokens)
 	}
 	vram := unknown
 	if known(g.used) && known(g.total) {
@@ -436,8 +444,8 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 	}
 	st, _ := c.stateMark(w)
 	figs := []fig{
-		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st}, {"running", rate(val(w.Running)), stStrong}, {"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)}, {"GPUs", gpus, stText},
-		{"in flight", whole(w.InFlight), stText}, {"waiting", rate(val(w.Waiting)), waitStyle(w)}, {"preemptions/s", rate(val(w.Preempt)), stText}, {"utilisation", percentInt(g.util), stText},
+		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st}, {"running", decimals(val(w.Running), 0), stStrong}, {"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)}, {"GPUs", gpus, stText},
+		{"in flight", whole(w.InFlight), stText}, {"waiting", decimals(val(w.Waiting), 0), waitStyle(w)}, {"preemptions/s", rate(val(w.Preempt)), stText}, {"utilisation", percentInt(g.util), stText},
 		{"out tok/s", rate(val(w.OutRate)), stStrong}, {"TTFT p95", seconds(val(w.TTFT95)), stText}, {"prefix hit", percentInt(val(w.Prefix)), stText}, {"VRAM", vram, stText},
 		{"prompt tok/s", rate(val(w.InRate)), stText}, {"max seqs", limit(w.MaxSeqs), stText}, {"max length", limit(w.MaxLen), stText}, {"power, temp", power + " " + temp, stText},
 		{"CPU cores", decimals(val(w.CPU), 1), stText}, {"memory", rss, stText}, {"pid", pid, stText}, {"cost per hour", money(w.HourCost), stText},
@@ -448,7 +456,6 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 		per = 2
 	case p.width() < 100:
 		per = 3
-		figs = append(figs[:0:0], figs...)
 	}
 	cw := p.width() / per
 	for i := 0; i < len(figs) && p.free() > 0; i += per {
@@ -474,7 +481,7 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 		}
 	}
 	ch := chart{graph: c.graph, upper: pts, top: c.scaleOf("worker "+w.Name, peakOf(pts), 10), label: rate, ramp: [3]style{stA, stA2, stA3}, dim: n, cursor: -1, span: api.Span(2 * time.Minute)}
-	ch.draw(p, min(p.free()-1, 14), true)
+	ch.draw(p, p.free()-1, true)
 }
 
 func severity2(v, warn, bad float64) style {

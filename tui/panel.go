@@ -170,10 +170,10 @@ func (p *panel) top(frame style) string {
 	if p.focus {
 		title = stFocus
 	}
-	// Room for the values: what the title, one dash, the spaces and the corner leave.
-	room := p.w - l.used - 2 - p.name.width() - 4
+	// Room for the values: what the title, a dash, the spaces around both and the end leave.
+	room := p.w - l.used - (p.name.width() + 2) - 1 - 4
 	vals := p.value
-	for len(vals) > 0 && partsWidth(vals)+2 > room {
+	for len(vals) > 0 && partsWidth(vals) > room {
 		vals = vals[1:]
 	}
 	if p.name != "" {

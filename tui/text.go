@@ -59,6 +59,11 @@ func Sanitize(s string) Text {
 			s, marks, base = s[1:], 0, true
 			continue
 		}
+		if c < 0x20 || c == 0x7f { // before clusters: CR LF is one
+			put(symbol(rune(c)))
+			s, marks, base = s[1:], 0, true
+			continue
+		}
 		cluster, width := ansi.FirstGraphemeCluster(s, ansi.GraphemeWidth)
 		if cluster == "" {
 			_, n := utf8.DecodeRuneInString(s)
@@ -101,12 +106,12 @@ func cleanCluster(cluster string, width, marks int, base bool) (string, int) {
 				continue
 			}
 		}
-		if sym := symbol(r); sym != "" {
-			clean, changed, marks = append(clean, sym...), true, 0
-			continue
-		}
 		if joins(r) { // what only joins or varies what stands before it
 			changed = true
+			continue
+		}
+		if sym := symbol(r); sym != "" {
+			clean, changed, marks = append(clean, sym...), true, 0
 			continue
 		}
 		if unicode.In(r, unicode.Mn, unicode.Me) {
