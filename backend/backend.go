@@ -229,57 +229,46 @@ func (b *Backend) Run(ctx context.Context) error {
 	g.Go(func() error { return b.publish(gctx) })
 	g.Go(func() error { return b.keepTime(gctx) })
 	g.Go(func() error { return b.countMoney(gctx) })
-	server := b.gateway.Server(b.config.Load().TLS != nil)
-	g.Go(func() error { return b.serve(server) })
+	front, closeFront := context.WithCancel(inner)
+	defer closeFront()
+	frontDone := make(chan struct{})
+	certs, err := certificates(b.config.Load().TLS)
+	if err != nil {
+		end()
+		closeRecords()
+		return errors.Join(err, g.Wait(), <-ledgerDone, b.ledger.Close())
+	}
+	g.Go(func() error {
+		defer close(frontDone)
+		return b.gateway.Serve(front, b.opts.Listener, certs, b.config.Load().Grace)
+	})
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 			b.Stop(false)
 		case <-b.stopped:
-		case <-gctx.Done():
+		case <-gctx.Done(): // a part failed: the rest ends too
 		}
-		b.shutDown(ctx, server)
+		b.stopping.Store(true)
+		closeFront()
+		<-frontDone
+		b.endLife() // prompt tests
+		if b.endAll.Load() {
+			b.endWorkers(ctx)
+		}
 		end()
 		return nil
 	})
-	err := g.Wait()
+	err = g.Wait()
 	b.endLife()
 	b.tester.wait()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.ledger.Close())
 }
 
-func (b *Backend) serve(server *http.Server) error {
-	var err error
-	if t := b.config.Load().TLS; t != nil {
-		err = server.ServeTLS(b.opts.Listener, t.Cert, t.Key)
-	} else {
-		err = server.Serve(b.opts.Listener)
-	}
-	if err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve gateway: %w", err)
-	}
-	return nil
-}
-
-// shutDown lets requests end within the grace, cuts the rest, then ends the workers if that was
-// asked.
-func (b *Backend) shutDown(ctx context.Context, server *http.Server) {
-	b.stopping.Store(true)
-	ctx = context.WithoutCancel(ctx)
-	grace, cancel := context.WithTimeout(ctx, b.config.Load().Grace)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		n := b.gateway.Traffic().InFlight
-		b.log.Warn("requests cut at the end of the grace", "requests", n)
-		_ = server.Close()
-	}
-	b.endLife() // prompt tests
-	if !b.endAll.Load() {
-		return
-	}
-	if err := b.pool.StopAll(ctx); err != nil {
-		b.log.Error("workers not stopped", "error", err)
+// endWorkers ends every worker that is ours, however long that takes.
+func (b *Backend) endWorkers(ctx context.Context) {
+	if err := b.pool.StopAll(context.WithoutCancel(ctx)); err != nil {
 		b.notice(api.Notice{Level: "error", Text: err.Error()})
 	}
 }
