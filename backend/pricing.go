@@ -26,7 +26,7 @@ type pricing struct {
 func newPricing(table *cost.Table, c *config.Config) *pricing {
 	p := &pricing{
 		table: table, hours: map[string]*api.Nanos{}, baselines: map[string]string{},
-		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: rateLabel(c),
+		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: rateLabel(c), missing: []string{},
 	}
 	if t := c.Cost.PerToken; t != nil {
 		prices := cost.PerToken{Input: t.Input, Cached: t.Cached, Output: t.Output}.Prices()

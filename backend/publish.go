@@ -70,7 +70,11 @@ func (b *Backend) requests() []api.Request {
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
-	return b.recent.list(out, maxRequests-len(out))
+	out = b.recent.list(out, maxRequests-len(out))
+	for i := range out {
+		out[i].Prices = nil // the ledger's; a snapshot has the baseline's once, in Money
+	}
+	return out
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {

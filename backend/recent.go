@@ -7,7 +7,7 @@ import (
 )
 
 // maxRequests is how many requests a snapshot shows at most.
-const maxRequests = 200
+const maxRequests = 120
 
 // recent keeps the requests that ended last.
 type recent struct {

@@ -34,7 +34,7 @@ func newDemoClients(url string, seed int64, src api.Source) *demoClients {
 
 // Requests per second: a slow swell, so that the charts have something to show.
 const (
-	demoRate  = 3.6
+	demoRate  = 6.0
 	demoSwell = 0.55
 	demoCycle = 75 * time.Second
 )
