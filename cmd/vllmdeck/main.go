@@ -76,5 +76,6 @@ func rootCmd() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&g.config, "config", "", "config file (default: $VLLMDECK_CONFIG, ./vllmdeck.yaml, the XDG config folder, /etc/vllmdeck)")
 	root.PersistentFlags().StringVar(&g.engine, "engine", "", "engine to talk to: unix:PATH or ssh://HOST (default: the running one of this user)")
+	root.AddCommand(initCmd(g), configCmd(g, nil))
 	return root
 }
