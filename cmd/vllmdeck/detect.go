@@ -15,7 +15,6 @@ import (
 // machine is what this host has to serve models with.
 type machine struct {
 	gpus    []gpu
-	vendor  string // nvidia, amd; "" for none
 	vllms   []vllmBin
 	models  []localModel // in the Hugging Face cache and in the folder of the CPU set-up
 	servers []server     // vLLM servers that run already
@@ -69,7 +68,7 @@ func (h host) detect(ctx context.Context) machine {
 	m.hfHome, _ = h.env("HF_HOME")
 	var gpuNote string
 	var wg sync.WaitGroup
-	wg.Go(func() { m.gpus, m.vendor, gpuNote = h.gpus(ctx) })
+	wg.Go(func() { m.gpus, gpuNote = h.gpus(ctx) })
 	wg.Go(func() { m.servers = h.servers(ctx) })
 	wg.Go(func() {
 		m.vllms = h.vllms()

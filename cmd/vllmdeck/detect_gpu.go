@@ -21,7 +21,7 @@ func output(ctx context.Context, path string, args ...string) ([]byte, error) {
 }
 
 // gpus lists the GPUs. The note says why there are fewer than there could be.
-func (h host) gpus(ctx context.Context) (list []gpu, vendor, note string) {
+func (h host) gpus(ctx context.Context) (list []gpu, note string) {
 	if smi := h.look("nvidia-smi"); smi != "" {
 		out, err := h.run(ctx, smi, "--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv,noheader,nounits")
 		list = nvidiaGPUs(string(out))
@@ -34,7 +34,7 @@ func (h host) gpus(ctx context.Context) (list []gpu, vendor, note string) {
 			if hidden := len(list) - len(visible); hidden > 0 {
 				note = fmt.Sprintf("CUDA_VISIBLE_DEVICES hides %d of %d GPUs", hidden, len(list))
 			}
-			return visible, "nvidia", note
+			return visible, note
 		case ctx.Err() != nil:
 			note = "nvidia-smi does not answer: GPUs are left out"
 		case err != nil:
@@ -44,10 +44,10 @@ func (h host) gpus(ctx context.Context) (list []gpu, vendor, note string) {
 	for _, tool := range []string{"amd-smi", "rocm-smi"} {
 		if path := h.look(tool); path != "" {
 			// Their lists have many shapes; that the driver is there is what matters here.
-			return []gpu{{id: "0", name: "AMD GPU (" + tool + " lists them)"}}, "amd", note
+			return []gpu{{id: "0", name: "AMD GPU (" + tool + " lists them)"}}, note
 		}
 	}
-	return nil, "", note
+	return nil, note
 }
 
 // visible leaves the GPUs that CUDA_VISIBLE_DEVICES names, where that is set: a scheduler gave

@@ -66,11 +66,11 @@ func initPath(output, named string, user bool) (string, error) {
 	case output != "":
 		return output, nil
 	case user:
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return "", fmt.Errorf("find the user's config folder: %w; name a file with --output", err)
+		path := config.UserPath()
+		if path == "" {
+			return "", errors.New("this user has no home folder: name a file with --output")
 		}
-		return filepath.Join(dir, "vllmdeck", "vllmdeck.yaml"), nil
+		return path, nil
 	case named != "":
 		return named, nil
 	}
