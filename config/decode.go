@@ -161,7 +161,7 @@ func join(path, key string) string {
 
 func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
 	if !isMapping(n) {
-		d.problem(path, d.structHint(v.Type(), n), "want keys with values, got %s", kindOf(n))
+		d.problem(path, structHint(v.Type(), n), "want keys with values, got %s", kindOf(n))
 		return
 	}
 	fields := fieldsOf(v.Type())
@@ -188,11 +188,15 @@ func isMapping(n ast.Node) bool {
 	return false
 }
 
-// structHint helps with "restart: never" and its like.
-func (d *decoder) structHint(t reflect.Type, n ast.Node) string {
-	text, ok := scalar(n)
-	if t == reflect.TypeFor[Restart]() && ok {
-		return fmt.Sprintf("write restart: {policy: %s}", text)
+// structHint helps with "restart: never", "vllm: /models/m" and their like.
+func structHint(t reflect.Type, n ast.Node) string {
+	short := map[reflect.Type]string{
+		reflect.TypeFor[Restart]():  "restart: {policy: %s}",
+		reflect.TypeFor[VLLM]():     "vllm: {path: %s}",
+		reflect.TypeFor[SpendCap](): "spend_cap: {day: %s}",
+	}
+	if text, ok := scalar(n); ok && short[t] != "" {
+		return fmt.Sprintf("write "+short[t], quote(text))
 	}
 	return "keys here: " + strings.Join(keysOf(t), ", ")
 }

@@ -35,6 +35,7 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"list for text":        {tiny + "listen: [a]\n", 3, 9, "listen", "want text, got a list", ""},
 		"text for list":        {"workers: w0\n", 1, 10, "workers", "want a list", "- "},
 		"text for struct":      {w + "  - {name: w0, model: m, sim: {}, restart: never}", 2, 44, "workers[0].restart", "want keys", "policy: never"},
+		"path for vllm":        {w + "  - {name: w0, model: m, vllm: /models/m}", 2, 32, "workers[0].vllm", "want keys", "vllm: {path: /models/m}"},
 		"empty entry":          {w + "  -\n  - {name: w0, model: m, sim: {}}", 2, 4, "workers[0]", "empty entry", ""},
 		"duration":             {tiny + "grace: 30\n", 3, 8, "grace", "30 has no unit", "30s"},
 		"negative duration":    {tiny + "grace: -3s\n", 3, 8, "grace", "negative", ""},
