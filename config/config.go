@@ -63,7 +63,7 @@ type Worker struct {
 	Attach       string        `yaml:"attach"`  // URL of a server that already runs
 	APIKey       Secret        `yaml:"api_key"` // the server's own key: sent to attached servers, given to launched ones
 	Sim          *Sim          `yaml:"sim"`     // simulated
-	NGPUs        int           `yaml:"gpus"`    // attached workers: how many GPUs it uses, for its cost
+	NGPUs        int           `yaml:"gpus"`    // attached or simulated: how many GPUs it uses, for its cost
 	Hour         *USD          `yaml:"hour"`    // what an hour of this worker costs; default from Cost
 	Start        *bool         `yaml:"start"`   // start with the engine; default true
 	Restart      Restart       `yaml:"restart"`
@@ -77,7 +77,7 @@ type VLLM struct {
 	Path string            `yaml:"path"` // model folder or hub name
 	Args []string          `yaml:"args"` // as vllm serve takes them; ours are added unless given here
 	GPUs []string          `yaml:"gpus"` // indexes or UUIDs for CUDA_VISIBLE_DEVICES; none on a CPU host
-	Env  map[string]string `yaml:"env"`  // values may be env:NAME or file:PATH
+	Env  map[string]string `yaml:"env"`  // values may be env:NAME or file:PATH; Parse checks these, and leaves them unread
 }
 
 // Sim is a simulated server.

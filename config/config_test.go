@@ -394,3 +394,18 @@ func TestDraftIsRight(t *testing.T) {
 		t.Error("a control character came through")
 	}
 }
+
+func TestReferencesOfWorkersStayReferences(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("two words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse(filepath.Join(dir, "c.yaml"), []byte("workers: [{name: w0, model: m, vllm: {path: o/m, env: {A: env:SECRET, B: file:token}}}]"), env("SECRET", "s3cret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"A": "env:SECRET", "B": "file:" + dir + "/token"}
+	if got := c.Workers[0].VLLM.Env; !reflect.DeepEqual(got, want) {
+		t.Errorf("env = %v, want %v", got, want)
+	}
+}

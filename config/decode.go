@@ -1,13 +1,9 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
-	"time"
-	"unicode"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -156,22 +152,6 @@ func (d *decoder) merge(n ast.Node, path string, at place, depth int) []entry {
 	return nil
 }
 
-// scalar gives the text of a plain value as it was written.
-func scalar(n ast.Node) (text string, ok bool) {
-	switch n := n.(type) {
-	case *ast.StringNode:
-		return n.Value, true
-	case *ast.LiteralNode:
-		if n.Value == nil {
-			return "", true
-		}
-		return n.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
-		return n.GetToken().Value, true
-	}
-	return "", false
-}
-
 func join(path, key string) string {
 	if path == "" {
 		return key
@@ -181,7 +161,7 @@ func join(path, key string) string {
 
 func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
 	if !isMapping(n) {
-		d.problem(path, d.structHint(v.Type(), n), "want keys with values, got %s", kindOf(n))
+		d.problem(path, structHint(v.Type(), n), "want keys with values, got %s", kindOf(n))
 		return
 	}
 	fields := fieldsOf(v.Type())
@@ -208,11 +188,15 @@ func isMapping(n ast.Node) bool {
 	return false
 }
 
-// structHint helps with "restart: never" and its like.
-func (d *decoder) structHint(t reflect.Type, n ast.Node) string {
-	text, ok := scalar(n)
-	if t == reflect.TypeFor[Restart]() && ok {
-		return fmt.Sprintf("write restart: {policy: %s}", text)
+// structHint helps with "restart: never", "vllm: /models/m" and their like.
+func structHint(t reflect.Type, n ast.Node) string {
+	short := map[reflect.Type]string{
+		reflect.TypeFor[Restart]():  "restart: {policy: %s}",
+		reflect.TypeFor[VLLM]():     "vllm: {path: %s}",
+		reflect.TypeFor[SpendCap](): "spend_cap: {day: %s}",
+	}
+	if text, ok := scalar(n); ok && short[t] != "" {
+		return fmt.Sprintf("write "+short[t], quote(text))
 	}
 	return "keys here: " + strings.Join(keysOf(t), ", ")
 }
@@ -272,7 +256,10 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string) {
 		return
 	}
 	if v.Type() == reflect.TypeFor[Secret]() {
-		d.hide(n.GetToken().Origin)
+		if !isRef(strings.TrimSpace(text)) {
+			d.hide(n.GetToken().Origin)
+			d.hide(text)
+		}
 		v.Set(reflect.ValueOf(d.secret(text, path)))
 		return
 	}
@@ -354,78 +341,4 @@ func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string) {
 		out.SetMapIndex(reflect.ValueOf(e.key), reflect.ValueOf(text))
 	}
 	v.Set(out)
-}
-
-// wanted says in words what a type holds.
-func wanted(t reflect.Type) string {
-	switch t {
-	case reflect.TypeFor[time.Duration]():
-		return "a time such as 30s"
-	case reflect.TypeFor[USD]():
-		return "an amount in USD such as 0.34"
-	case reflect.TypeFor[Bytes]():
-		return "a size such as 32MiB"
-	case reflect.TypeFor[Secret]():
-		return "env:NAME or file:PATH"
-	}
-	switch t.Kind() {
-	case reflect.Int, reflect.Int64:
-		return "a whole number"
-	case reflect.Float64:
-		return "a number"
-	case reflect.Bool:
-		return "true or false"
-	}
-	return "text"
-}
-
-// setScalar sets v from text. The hint is the way out of the error.
-func setScalar(v reflect.Value, text string) (hint string, err error) {
-	switch v.Type() {
-	case reflect.TypeFor[time.Duration]():
-		dur, hint, err := parseDuration(text)
-		v.SetInt(int64(dur))
-		return hint, err
-	case reflect.TypeFor[USD]():
-		usd, hint, err := parseUSD(text)
-		v.SetInt(int64(usd))
-		return hint, err
-	case reflect.TypeFor[Bytes]():
-		size, hint, err := parseBytes(text)
-		v.SetInt(int64(size))
-		return hint, err
-	}
-	switch v.Kind() {
-	case reflect.String:
-		if strings.ContainsFunc(text, unicode.IsControl) {
-			return "write plain text on one line", errors.New("a control character or a line break in the value")
-		}
-		v.SetString(text)
-	case reflect.Int, reflect.Int64:
-		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-		if err != nil {
-			return "", fmt.Errorf("want a whole number, got %q", text)
-		}
-		v.SetInt(n)
-	case reflect.Float64:
-		f, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-		if err != nil {
-			return "", fmt.Errorf("want a number, got %q", text)
-		}
-		v.SetFloat(f)
-	case reflect.Bool:
-		switch strings.ToLower(text) {
-		case "true":
-			v.SetBool(true)
-		case "false":
-			v.SetBool(false)
-		case "yes", "on":
-			return "write true", fmt.Errorf("want true or false, got %q", text)
-		case "no", "off":
-			return "write false", fmt.Errorf("want true or false, got %q", text)
-		default:
-			return "", fmt.Errorf("want true or false, got %q", text)
-		}
-	}
-	return "", nil
 }

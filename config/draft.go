@@ -93,7 +93,7 @@ func (w DraftWorker) yaml() string {
 	case w.NGPUs > 0:
 		p("  gpus: %d", w.NGPUs)
 	case w.Attach != "":
-		p("  #gpus: 1            # how many GPUs it uses; without it its cost is not known")
+		p("  #gpus: 1            # how many GPUs it uses, or hour: what it costs; else its cost is not known")
 	}
 	if v := w.VLLM; v != nil {
 		v.yaml(p)

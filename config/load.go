@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Lookup gives the value of an environment variable and whether it is set, as os.LookupEnv does.
@@ -97,10 +98,21 @@ func Places() []string { return placesFor(os.LookupEnv) }
 
 func placesFor(env Lookup) []string {
 	places := []string{"vllmdeck.yaml"}
-	if dir := xdg(env, "XDG_CONFIG_HOME", ".config"); dir != "" {
-		places = append(places, filepath.Join(dir, "vllmdeck", "vllmdeck.yaml"))
+	if path := userPath(env); path != "" {
+		places = append(places, path)
 	}
 	return append(places, "/etc/vllmdeck/vllmdeck.yaml")
+}
+
+// UserPath gives where this user's own config lies, found from every directory:
+// $XDG_CONFIG_HOME/vllmdeck/vllmdeck.yaml or the same under ~/.config; "" without a home.
+func UserPath() string { return userPath(os.LookupEnv) }
+
+func userPath(env Lookup) string {
+	if dir := xdg(env, "XDG_CONFIG_HOME", ".config"); dir != "" {
+		return filepath.Join(dir, "vllmdeck", "vllmdeck.yaml")
+	}
+	return ""
 }
 
 // Find gives the path of the config: explicit (the --config flag) if there is one, else
@@ -120,7 +132,7 @@ func find(explicit string, env Lookup) (path string, ok bool, err error) {
 		switch {
 		case err == nil && !info.IsDir():
 			return p, true, nil
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR): // HOME=/dev/null
 			// A config that we may not look at is not the same as none: going on would
 			// start something else than what was set up here.
 			return "", false, fmt.Errorf("look for a config: %w; name another with --config", err)

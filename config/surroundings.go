@@ -115,9 +115,17 @@ func (d *decoder) paths(c *Config) {
 		d.modelPath(v, p+".path")
 		for name, value := range v.Env {
 			if isRef(value) {
-				// A variable of a worker may hold any text; a Secret is one word.
-				v.Env[name], _ = d.refer(value, join(p+".env", name))
-				d.hide(v.Env[name])
+				// The reference stays: whoever starts the server reads it, and no Config holds
+				// the secret. A variable may hold any text; a Secret is one word.
+				at := join(p+".env", name)
+				if val, ok := d.refer(value, at); ok {
+					d.hide(val)
+				}
+				if file, ok := strings.CutPrefix(value, "file:"); ok {
+					if abs, _, err := d.abs(file); err == nil {
+						v.Env[name] = "file:" + abs
+					}
+				}
 				continue
 			}
 			if looksLikeSecretName(name) && value != "" {

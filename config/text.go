@@ -110,7 +110,9 @@ func (e *deepError) Error() string          { return e.GetMessage() }
 func (e *deepError) GetMessage() string     { return fmt.Sprintf("nested more than %d deep", maxDepth) }
 func (e *deepError) GetToken() *token.Token { return e.tok }
 
-// shallow counts open brackets, and marks that nest within one line.
+// shallow counts open brackets, and marks that nest within one line. Nesting by indentation
+// needs no limit of its own: each level costs a line that is longer than the last, so maxText
+// allows some 700.
 func shallow(tokens token.Tokens) error {
 	open, line, marks := 0, 0, 0
 	for _, t := range tokens {
@@ -129,7 +131,7 @@ func shallow(tokens token.Tokens) error {
 				marks++
 			}
 		}
-		if open > maxDepth || open < -maxDepth || marks > maxDepth || t.Position.Column > 50*maxDepth && t.Type == token.MappingValueType && open <= 0 {
+		if open > maxDepth || open < -maxDepth || marks > maxDepth {
 			return &deepError{t}
 		}
 	}

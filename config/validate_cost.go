@@ -47,11 +47,11 @@ func (r *report) providers(c *Config) {
 				r.problem(at, hint, "no worker and no entry of models: is called %q", ours)
 			}
 		}
-		r.cap(v.SpendCap, p)
+		r.spendCap(v.SpendCap, p)
 	}
 }
 
-func (r *report) cap(s SpendCap, p string) {
+func (r *report) spendCap(s SpendCap, p string) {
 	for key, limit := range map[string]*USD{"day": s.Day, "month": s.Month} {
 		if limit != nil && *limit < 0 {
 			r.problem(p+".spend_cap."+key, "0 spends nothing", "a limit cannot be negative")
