@@ -69,11 +69,19 @@ func (i *instance) Close() error {
 // first, the server is ended here.
 func (i *instance) watch(ctx context.Context) {
 	defer close(i.idle)
-	if err := i.rec.Shim.wait(ctx); err != nil {
-		return // closed
-	}
+	err := i.rec.Shim.wait(ctx)
 	if i.cmd != nil {
-		_ = i.cmd.Wait()
+		reaped := make(chan struct{})
+		go func() { // in its own time, if the server lives on: else a zombie would stay
+			_ = i.cmd.Wait()
+			close(reaped)
+		}()
+		if err == nil {
+			<-reaped
+		}
+	}
+	if err != nil {
+		return // closed
 	}
 	for {
 		e, err := readExit(i.spec.Folder)

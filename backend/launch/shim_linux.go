@@ -182,7 +182,8 @@ func (s *shim) dismiss() {
 // losing what is written meanwhile.
 func (s *shim) startChild(null *os.File) error {
 	sp := s.Spec
-	// SPT_NOENV: without it setproctitle (VLLM::EngineCore) overwrites the marker in /proc/PID/environ.
+	// Without SPT_NOENV, setproctitle wipes /proc/PID/environ when vLLM names its processes
+	// (seen with vLLM 0.32), and the marker with it.
 	env := setEnv(childEnv(os.Environ(), sp), "SPT_NOENV=1", markerEnv+"="+s.Marker)
 	path, err := lookPath(sp, env)
 	if err != nil {
