@@ -134,7 +134,7 @@ func (i *instance) Terminate() error {
 	if err == nil {
 		err = unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
 	}
-	if err == unix.ENOSYS || err == unix.EPERM { // a kernel before 5.3, or a sandbox
+	if err != nil && err != unix.ESRCH { // a kernel before 5.3, or a sandbox that forbids handles
 		err = unix.Kill(id.PID, unix.SIGTERM)
 	}
 	if err != nil && err != unix.ESRCH {

@@ -48,7 +48,6 @@ type shim struct {
 	lock  *os.File
 	lease *lease // nil for none
 	ln    *net.UnixListener
-	out   *logFile
 
 	chld   chan os.Signal
 	kills  chan killRequest
@@ -206,11 +205,11 @@ func (s *shim) startChild(null *os.File) error {
 	// Nobody but run reaps, so the child is there, dead or alive, and its pid is its own.
 	st, _ := readStat(pid)
 	s.rec.Child = ident{PID: pid, Start: st.Start}
-	s.out = newLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
+	out := newLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
 	go func() {
 		defer close(s.pumped)
-		pump(r, s.out)
-		_ = s.out.Close()
+		pump(r, out)
+		_ = out.Close()
 	}()
 	s.log.Info("server started", "worker", sp.Name, "child", pid, "marker", s.Marker)
 	return nil
@@ -342,7 +341,7 @@ func (s *shim) clean() {
 		_ = os.Remove(l)
 	}
 	_ = os.Remove(folder) // if nothing else is in it
-	if s.Spec.Cleanup != "" && cleanupAllowed(s.Spec) == nil && s.lease.last() {
+	if s.lease.last() && s.Spec.Cleanup != "" && cleanupAllowed(s.Spec) == nil {
 		_ = os.RemoveAll(s.Spec.Cleanup)
 	}
 }
