@@ -69,11 +69,19 @@ func (i *instance) Close() error {
 // first, the server is ended here.
 func (i *instance) watch(ctx context.Context) {
 	defer close(i.idle)
-	if err := i.rec.Shim.wait(ctx); err != nil {
-		return // closed
-	}
+	err := i.rec.Shim.wait(ctx)
 	if i.cmd != nil {
-		_ = i.cmd.Wait()
+		reaped := make(chan struct{})
+		go func() { // in its own time, if the server lives on: else a zombie would stay
+			_ = i.cmd.Wait()
+			close(reaped)
+		}()
+		if err == nil {
+			<-reaped
+		}
+	}
+	if err != nil {
+		return // closed
 	}
 	for {
 		e, err := readExit(i.spec.Folder)
@@ -126,7 +134,7 @@ func (i *instance) Terminate() error {
 	if err == nil {
 		err = unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
 	}
-	if err == unix.ENOSYS || err == unix.EPERM { // a kernel before 5.3, or a sandbox
+	if err != nil && err != unix.ESRCH { // a kernel before 5.3, or a sandbox that forbids handles
 		err = unix.Kill(id.PID, unix.SIGTERM)
 	}
 	if err != nil && err != unix.ESRCH {

@@ -129,9 +129,9 @@ func (l *Local) bury(ctx context.Context, folder string, rec record) error {
 		k.shim = ident{} // whoever has its pid now
 		if left := k.members(scan(), true); len(left) > 0 {
 			l.log().Warn("shim is dead: its server is ended", "worker", rec.Spec.Name, "processes", len(left))
-			if err := k.end(ctx); err != nil {
-				return fmt.Errorf("end what worker %s left: %w", rec.Spec.Name, err)
-			}
+		}
+		if err := k.end(ctx); err != nil { // also for none: one may just be on its way from fork to exec
+			return fmt.Errorf("end what worker %s left: %w", rec.Spec.Name, err)
 		}
 	}
 	if e, err := readExit(folder); err != nil || e.Marker != rec.Marker {

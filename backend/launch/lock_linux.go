@@ -114,8 +114,14 @@ func (l *lease) lost() bool {
 }
 
 // last says whether no other shim lives under the lease. Asking gives up the own share, so of
-// several that ask the last one is told so.
-func (l *lease) last() bool { return flock(l.shared, unix.LOCK_EX) == nil }
+// several that ask the last one is told so. The file that counted them is gone then.
+func (l *lease) last() bool {
+	if flock(l.shared, unix.LOCK_EX) != nil {
+		return false
+	}
+	_ = os.Remove(l.shared.Name())
+	return true
+}
 
 // cleanupAllowed guards a removal of a whole folder: it must hold the worker's folder and the
 // lease, which a wrong path does not.

@@ -2,22 +2,12 @@ package launch
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
-	"time"
 )
 
-const (
-	defaultLogSize = 20 << 20
-	pumpChunk      = 32 << 10
-	pumpChunks     = 256         // 8 MiB between the server and a slow disk
-	pumpPatience   = time.Second // how long a full buffer may block the server, once
-)
-
-var errSlowDisk = errors.New("the disk was too slow")
+const defaultLogSize = 20 << 20
 
 // LogFile is a log that is renamed away when it is full: path.1 is the newest old one. It
 // never fails its writer: what the disk does not take is counted and said in the log later.
@@ -26,14 +16,14 @@ type LogFile struct {
 	max  int64 // bytes
 	keep int   // old files
 
-	f    *os.File
-	size int64
-	lost int64 // bytes since the last note
-	why  error
+	f      *os.File
+	size   int64
+	inLine bool  // the last byte did not end a line
+	lost   int64 // bytes since the last note
+	why    error
 }
 
-// NewLogFile starts an empty log of at most size bytes (default 20 MiB) with keep old files, at
-// least one; the log of the start before is kept as path.1.
+// NewLogFile starts an empty log; the one of the start before is kept as path.1.
 func NewLogFile(path string, size int64, keep int) *LogFile {
 	if size <= 0 {
 		size = defaultLogSize
@@ -77,24 +67,35 @@ func (l *LogFile) reopen() {
 	}
 }
 
-// Write takes all of p, come what may.
+// Write takes all of p, come what may. Logs end at the end of a line, if there are any.
 func (l *LogFile) Write(p []byte) (int, error) {
 	n := len(p)
 	if l.f == nil {
 		l.reopen()
 	}
-	if l.size > 0 && l.size+int64(len(p)) > l.max {
-		if cut := bytes.IndexByte(p, '\n') + 1; cut > 0 { // finish the line, so that no line lies in two files
-			l.put(p[:cut])
-			p = p[cut:]
+	for len(p) > 0 {
+		room := max(l.max-l.size, 0)
+		if int64(len(p)) <= room {
+			l.put(p)
+			break
+		}
+		cut := bytes.LastIndexByte(p[:room], '\n') + 1
+		if cut == 0 && (l.size == 0 || l.inLine) { // a line of more than a log, or the rest of one
+			if cut = bytes.IndexByte(p, '\n') + 1; cut == 0 {
+				cut = len(p)
+			}
+		}
+		l.put(p[:cut])
+		p = p[cut:]
+		if !l.inLine || l.size > 2*l.max {
 			l.shift()
 			l.reopen()
-		} else if l.size > 2*l.max {
-			l.shift()
-			l.reopen()
+			if l.size > 0 { // it could not be renamed
+				l.put(p)
+				break
+			}
 		}
 	}
-	l.put(p)
 	return n, nil
 }
 
@@ -102,6 +103,7 @@ func (l *LogFile) put(p []byte) {
 	if len(p) == 0 {
 		return
 	}
+	l.inLine = p[len(p)-1] != '\n'
 	if l.f == nil {
 		l.lost += int64(len(p))
 		return
@@ -127,6 +129,12 @@ func (l *LogFile) note() {
 	}
 }
 
+// lose counts n bytes that could not wait for the disk.
+func (l *LogFile) lose(n int64) {
+	l.lost += n
+	l.why = errSlowDisk
+}
+
 // Close ends the log.
 func (l *LogFile) Close() error {
 	if l.f == nil {
@@ -134,69 +142,4 @@ func (l *LogFile) Close() error {
 	}
 	l.note()
 	return l.f.Close()
-}
-
-// pump copies r to l until r ends. It reads on while the disk is slow, so that the server
-// never waits for it: up to 8 MiB lie in memory, and once they are full for a second the
-// rest is dropped and counted.
-func pump(r io.Reader, l *LogFile) {
-	type piece struct {
-		b    []byte
-		lost int64 // dropped before it
-	}
-	full := make(chan piece, pumpChunks)
-	free := make(chan []byte, pumpChunks)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for p := range full {
-			if p.lost > 0 {
-				l.lost += p.lost
-				l.why = errSlowDisk
-			}
-			_, _ = l.Write(p.b)
-			select {
-			case free <- p.b[:cap(p.b)]:
-			default:
-			}
-		}
-	}()
-	var lost int64
-	wait := time.NewTimer(pumpPatience)
-	defer wait.Stop()
-	for {
-		var b []byte
-		select {
-		case b = <-free:
-		default:
-			b = make([]byte, pumpChunk)
-		}
-		n, err := r.Read(b)
-		if n > 0 {
-			p := piece{b[:n], lost}
-			select {
-			case full <- p:
-				lost = 0
-			default:
-				if lost > 0 { // it had its second of patience
-					lost += int64(n)
-					break
-				}
-				wait.Reset(pumpPatience)
-				select {
-				case full <- p:
-				case <-wait.C:
-					lost = int64(n)
-				}
-			}
-		}
-		if err != nil {
-			break
-		}
-	}
-	close(full)
-	<-done
-	if lost > 0 {
-		l.lost, l.why = l.lost+lost, errSlowDisk
-	}
 }

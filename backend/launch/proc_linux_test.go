@@ -3,8 +3,12 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -37,6 +41,26 @@ func TestParseListener(t *testing.T) {
 		if l, ok := parseListener(bad); ok {
 			t.Errorf("parseListener(%q) = %+v, want none", bad, l)
 		}
+	}
+}
+
+func TestCheckNamesWhoHasThePort(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	s := vllm("org/any")
+	s.Port = ln.Addr().(*net.TCPAddr).Port
+	err = Check(s)
+	for _, part := range []string{fmt.Sprint(s.Port), fmt.Sprintf("pid %d", os.Getpid()), filepath.Base(os.Args[0]), "port:"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("Check = %v, want it to name %q", err, part)
+		}
+	}
+	ln.Close()
+	if err := Check(s); err != nil {
+		t.Errorf("Check with the port free again = %v", err)
 	}
 }
 

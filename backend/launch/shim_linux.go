@@ -48,7 +48,6 @@ type shim struct {
 	lock  *os.File
 	lease *lease // nil for none
 	ln    *net.UnixListener
-	out   *LogFile
 
 	chld   chan os.Signal
 	kills  chan killRequest
@@ -182,7 +181,8 @@ func (s *shim) dismiss() {
 // losing what is written meanwhile.
 func (s *shim) startChild(null *os.File) error {
 	sp := s.Spec
-	// SPT_NOENV: without it setproctitle (VLLM::EngineCore) overwrites the marker in /proc/PID/environ.
+	// Without SPT_NOENV, setproctitle wipes /proc/PID/environ when vLLM names its processes
+	// (seen with vLLM 0.32), and the marker with it.
 	env := setEnv(childEnv(os.Environ(), sp), "SPT_NOENV=1", markerEnv+"="+s.Marker)
 	path, err := lookPath(sp, env)
 	if err != nil {
@@ -205,11 +205,11 @@ func (s *shim) startChild(null *os.File) error {
 	// Nobody but run reaps, so the child is there, dead or alive, and its pid is its own.
 	st, _ := readStat(pid)
 	s.rec.Child = ident{PID: pid, Start: st.Start}
-	s.out = NewLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
+	out := NewLogFile(filepath.Join(sp.Folder, logName), sp.LogSize, sp.LogKeep)
 	go func() {
 		defer close(s.pumped)
-		pump(r, s.out)
-		_ = s.out.Close()
+		pump(r, out)
+		_ = out.Close()
 	}()
 	s.log.Info("server started", "worker", sp.Name, "child", pid, "marker", s.Marker)
 	return nil
@@ -341,7 +341,7 @@ func (s *shim) clean() {
 		_ = os.Remove(l)
 	}
 	_ = os.Remove(folder) // if nothing else is in it
-	if s.Spec.Cleanup != "" && cleanupAllowed(s.Spec) == nil && s.lease.last() {
+	if s.lease.last() && s.Spec.Cleanup != "" && cleanupAllowed(s.Spec) == nil {
 		_ = os.RemoveAll(s.Spec.Cleanup)
 	}
 }

@@ -1,9 +1,13 @@
 package launch
 
 import (
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Strays lists the processes of servers that nobody looks after any more: those that carry our
@@ -45,7 +49,8 @@ func Strays() ([]Stray, error) {
 }
 
 func ownedByUs(pid int) bool {
-	return len(procEnv(pid)) > 1 // readable by us and, unlike a kernel thread's, not empty
+	var st unix.Stat_t
+	return unix.Stat("/proc/"+strconv.Itoa(pid), &st) == nil && int(st.Uid) == os.Getuid()
 }
 
 // orphaned says whether a VLLM::* process is below no API server: going up from it, the first

@@ -52,6 +52,10 @@ func Main(newLauncher func() launch.Launcher) {
 		start(true, "leaver") // its child is an orphan in yet another session
 		say("ready pid=%d", os.Getpid())
 		select {}
+	case "named": // calls itself so, as vLLM's processes do
+		_ = os.WriteFile("/proc/self/comm", []byte(args[0]), 0)
+		say("ready pid=%d", os.Getpid())
+		wait()
 	case "leaver":
 		start(true, "deaf")
 	case "deaf":

@@ -41,6 +41,8 @@ func (s Suite) Run(t *testing.T) {
 		{"a server survives kill -9 of its engine", s.engineKilled},
 		{"a dead server is not adopted, and its exit is kept", s.adoptsDead},
 		{"a killed shim takes its server along", s.shimKilled},
+		{"a shim that is asked to end lets its server end first", s.shimAsked},
+		{"a start that is given up leaves nothing", s.startGivenUp},
 		{"what a killed shim left is ended by Adopt", s.shimAndEngineKilled},
 		{"a hanging shim does not save its server from Kill", s.shimHangs},
 		{"a log rotates under writes and loses nothing", s.rotates},
@@ -159,13 +161,11 @@ func (s Suite) exitCode(t *testing.T) {
 }
 
 func (s Suite) exitSignal(t *testing.T) {
-	i := s.launch(t, spec(t, "serve"))
+	i := s.launch(t, spec(t, "named", "idle"))
 	logged(t, i, "ready")
-	kill(t, i.PID(), syscall.SIGSEGV)
-	// The Go runtime of the server turns it into exit code 2; a signal that it cannot see:
 	kill(t, i.PID(), syscall.SIGKILL)
-	if e := done(t, i); !e.Known || (e.Signal != "killed" && e.Code != 2) {
-		t.Errorf("Exit = %+v, want killed", e)
+	if e := done(t, i); !e.Known || e.Signal != "killed" || e.Code != -1 {
+		t.Errorf("Exit = %+v, want a known signal killed", e)
 	}
 }
 
@@ -304,6 +304,55 @@ func (s Suite) shimKilled(t *testing.T) {
 	}
 	again := s.launch(t, sp)
 	family(t, again.LogPath())
+}
+
+func (s Suite) shimAsked(t *testing.T) {
+	sp := spec(t, "serve")
+	i := s.launch(t, sp)
+	logged(t, i, "ready")
+	shim := s.Shim(t, sp.Folder)
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} { // deaf to the first two
+		kill(t, shim, sig)
+	}
+	if e := done(t, i); e.Code != 0 || !e.Known {
+		t.Errorf("Exit = %+v, want a known 0", e)
+	}
+}
+
+func (s Suite) startGivenUp(t *testing.T) {
+	sp := spec(t, "family")
+	sp.Name = "givenup"
+	for wait := time.Duration(0); wait < 40*time.Millisecond; wait += 4 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		i, err := s.New().Launch(ctx, sp)
+		cancel()
+		if err == nil { // it was faster
+			if err := errors.Join(i.Kill(t.Context()), i.Close()); err != nil {
+				t.Errorf("Kill and Close: %v", err)
+			}
+		}
+		for _, b := range environments(t) {
+			if strings.Contains(b, "=givenup/") {
+				t.Errorf("given up after %v: a process is left: %.200q", wait, b)
+			}
+		}
+	}
+	sp.Argv = argv("serve")
+	logged(t, s.launch(t, sp), "ready") // and the folder is free
+}
+
+// environments are those of every process.
+func environments(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("list processes: %v, %v", paths, err)
+	}
+	var out []string
+	for _, p := range paths {
+		out = append(out, output(p))
+	}
+	return out
 }
 
 func (s Suite) shimAndEngineKilled(t *testing.T) {
