@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
@@ -45,6 +46,7 @@ func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, er
 			l.served = s
 		}
 		w.st.Adopted = true
+		w.st.MaxSeqs, _ = strconv.Atoi(flagValue(l.spec.Argv, "max-num-seqs"))
 		w.launched(ctx, l, inst)
 	case w.st.State == api.Stopping:
 		w.stopped(ctx)

@@ -302,7 +302,7 @@ func (h *host) options(state string) Options {
 			defer h.mu.Unlock()
 			return h.check
 		},
-		Port: func() (int, error) {
+		Port: func(...int) (int, error) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.port++

@@ -175,7 +175,9 @@ func TestGivesUpAfterFiveEndsInTheWindow(t *testing.T) {
 }
 
 func TestTenReadyMinutesForgetFailures(t *testing.T) {
-	run(t, conf(vllmWorker("w0")), func(h *host) {
+	w := vllmWorker("w0")
+	w.Restart.Window = 24 * time.Hour
+	run(t, conf(w), func(h *host) {
 		h.play = func(p *proc) {
 			p.serve()
 			if p.wait(11 * time.Minute) {
@@ -421,6 +423,9 @@ func TestTheNextEngineAdopts(t *testing.T) {
 		if !h.noticed("older command") {
 			t.Error("nobody was told that the command is an older one")
 		}
+		if s.MaxSeqs != 8 {
+			t.Errorf("max seqs = %d, want that of the running server", s.MaxSeqs)
+		}
 		if n := len(p2.Logs("w0").After(0, 1000)); n < 5 {
 			t.Errorf("%d lines of the earlier log", n)
 		}
@@ -547,5 +552,34 @@ func TestTakenPortIsTriedAgain(t *testing.T) {
 		if s := mustStatus(t, p, "w0"); s.URL != "http://127.0.0.1:8000" {
 			t.Errorf("url = %s", s.URL)
 		}
+	})
+}
+
+func TestFreePortsAvoidThoseOfOthers(t *testing.T) {
+	w0, w1 := vllmWorker("w0"), vllmWorker("w1")
+	w0.Port = 20001 // what the fake host would give first
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		o := h.options(state)
+		o.Port = func(avoid ...int) (int, error) {
+			for port := 20001; ; port++ {
+				if !slices.Contains(avoid, port) {
+					return port, nil
+				}
+			}
+		}
+		p := NewPool(o)
+		must(t, p.Apply(conf(w1, w0)))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx) }()
+		until(t, time.Second, "ready", is(p, "w1", api.Ready))
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		if a, b := mustStatus(t, p, "w0"), mustStatus(t, p, "w1"); a.URL == b.URL {
+			t.Errorf("both at %s", a.URL)
+		}
+		cancel()
+		must(t, <-ended)
 	})
 }

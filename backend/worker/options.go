@@ -56,8 +56,8 @@ type Options struct {
 	Scraper func(url, key string) Scraper
 	// Check looks before a start whether it can succeed; nil: it is tried.
 	Check func(launch.Spec) error
-	// Port gives a free port for workers whose config names none.
-	Port func() (int, error)
+	// Port gives a free port, none of those to avoid, for workers whose config names none.
+	Port func(avoid ...int) (int, error)
 	// Redact hides secrets in a command line that is shown; nil: it is shown as it is.
 	Redact func(argv []string) []string
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.

@@ -100,6 +100,19 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
+// ports lists what is promised to a worker, so that no other gets it.
+func (p *Pool) ports() []int {
+	var out []int
+	for _, w := range p.set.Load().order {
+		for _, port := range w.view.Load().ports {
+			if port != 0 {
+				out = append(out, port)
+			}
+		}
+	}
+	return out
+}
+
 func (p *Pool) running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +162,7 @@ func (p *Pool) Apply(c *config.Config) error {
 		// Nothing has been started: the list is simply another one.
 		var order []*worker
 		for _, pl := range plans {
-			order = append(order, newWorker(pl, &p.opts, &p.wake))
+			order = append(order, newWorker(pl, &p.opts, &p.wake, p.ports))
 		}
 		p.mu.Lock()
 		raced := p.state != poolNew
@@ -177,7 +190,7 @@ func (p *Pool) Apply(c *config.Config) error {
 				return err
 			}
 		}
-		w = newWorker(pl, &p.opts, &p.wake)
+		w = newWorker(pl, &p.opts, &p.wake, p.ports)
 		order, fresh = append(order, w), append(fresh, w)
 	}
 	var leaving []*worker
@@ -261,131 +274,4 @@ func (p *Pool) await(ctx context.Context) []*worker {
 			return left
 		}
 	}
-}
-
-// Statuses gives what is known of every worker now, in the order of the config. HourCost is
-// not filled in.
-func (p *Pool) Statuses() []api.Worker {
-	order := p.set.Load().order
-	out := make([]api.Worker, 0, len(order))
-	for _, w := range order {
-		out = append(out, w.status())
-	}
-	return out
-}
-
-// Status gives what is known of one worker.
-func (p *Pool) Status(name string) (api.Worker, bool) {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return api.Worker{}, false
-	}
-	return w.status(), true
-}
-
-func (w *worker) status() api.Worker {
-	s := w.view.Load().Worker
-	s.InFlight = w.gate.count()
-	return s
-}
-
-// Target is how to send requests to a worker.
-type Target struct {
-	URL       string // base, e.g. http://127.0.0.1:18000
-	Model     string // name that the server knows the model by
-	Key       string // its bearer token, "" for none
-	Simulated bool
-}
-
-// Target gives where requests for a worker go.
-func (p *Pool) Target(name string) (Target, bool) {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return Target{}, false
-	}
-	return w.view.Load().target, true
-}
-
-// Start starts a stopped or failed worker.
-func (p *Pool) Start(name string) error { return p.order(name, (*worker).orderStart) }
-
-// Stop unroutes a worker, waits for its requests and ends it. It returns once that has begun.
-func (p *Pool) Stop(name string) error { return p.order(name, (*worker).orderStop) }
-
-// Restart stops a worker and starts it again.
-func (p *Pool) Restart(name string) error { return p.order(name, (*worker).orderRestart) }
-
-// Drain unroutes a ready worker; its process stays.
-func (p *Pool) Drain(name string) error { return p.order(name, (*worker).orderDrain) }
-
-// Resume routes to a drained worker again.
-func (p *Pool) Resume(name string) error { return p.order(name, (*worker).orderResume) }
-
-// order gives api.ErrUnknown if there is no such worker and api.ErrRefused if the order makes
-// no sense in its state.
-func (p *Pool) order(name string, f func(*worker, context.Context) error) error {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return fmt.Errorf("%w worker %q", api.ErrUnknown, name)
-	}
-	if !p.running() {
-		return refused("the engine is not running")
-	}
-	return w.order(func(ctx context.Context) error { return f(w, ctx) })
-}
-
-// Acquire counts a request in on a worker; false if that is not ready. The release may be
-// called more than once.
-func (p *Pool) Acquire(name string) (release func(), ok bool) {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil, false
-	}
-	return w.gate.acquire()
-}
-
-// InFlight is how many acquired requests a worker has.
-func (p *Pool) InFlight(name string) int {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return 0
-	}
-	return w.gate.count()
-}
-
-// Changed gives a channel that is closed when a worker becomes ready or is no longer, and when
-// a slot frees. Get it before looking at what may change.
-func (p *Pool) Changed() <-chan struct{} { return p.wake.changed() }
-
-// Failed says that a request found a worker failing: it is probed at once, and unrouted if the
-// probe fails.
-func (p *Pool) Failed(name string) {
-	if w := p.set.Load().byName[name]; w != nil {
-		select {
-		case w.doubt <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// Logs gives a worker's log, across its restarts; nil if there is no such worker.
-func (p *Pool) Logs(name string) *Log {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil
-	}
-	return w.lines
-}
-
-// LastStart gives how long the phases of a worker's last successful start took, for an
-// estimate; nil if it is not known. It reads a file.
-func (p *Pool) LastStart(name string) []api.PhaseTime {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil
-	}
-	if h := readHistory(w.view.Load().folder); h != nil {
-		return h.Phases
-	}
-	return nil
 }

@@ -243,6 +243,17 @@ func TestRemovedWorkerThatComesBack(t *testing.T) {
 		must(t, p.Apply(conf(vllmWorker("w0"))))
 		release()
 		until(t, 10*time.Second, "ready again", func() bool { return h.launches() == 2 && p.stateOf("w0") == api.Ready })
+
+		release, _ = p.Acquire("w0")
+		must(t, p.Apply(conf()))
+		off := vllmWorker("w0")
+		off.Start = api.Ptr(false)
+		must(t, p.Apply(conf(off)))
+		release()
+		time.Sleep(time.Hour)
+		if h.launches() != 2 || p.stateOf("w0") != api.Stopped {
+			t.Errorf("%s after %d launches, want it stopped: start is false", p.stateOf("w0"), h.launches())
+		}
 	})
 }
 

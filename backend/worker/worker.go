@@ -21,6 +21,7 @@ type worker struct {
 	lines *Log
 	gate  *gate
 	wake  *waker
+	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
 
 	mail  chan func(context.Context) // run by the loop, one at a time
@@ -46,6 +47,7 @@ type view struct {
 	api.Worker
 	target Target
 	folder string
+	ports  []int // that it has or will have
 }
 
 // life is one incarnation of a worker's server, from its launch to its end.
@@ -77,9 +79,9 @@ type life struct {
 	trendAt time.Time
 }
 
-func newWorker(p plan, o *Options, wake *waker) *worker {
+func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 	w := &worker{
-		name: p.cfg.Name, opts: o, log: o.Log.With("worker", p.cfg.Name), lines: &Log{}, wake: wake,
+		name: p.cfg.Name, opts: o, log: o.Log.With("worker", p.cfg.Name), lines: &Log{}, wake: wake, ports: ports,
 		gate: newGate(wake.wake), plan: p,
 		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
@@ -187,10 +189,11 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, folder: w.plan.spec.Folder}
+	v := &view{Worker: s, folder: w.plan.spec.Folder, ports: []int{w.plan.cfg.Port}}
 	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
+		v.ports = append(v.ports, l.spec.Port)
 		if l.served != "" {
 			v.target.Model = l.served
 		}

@@ -1,0 +1,111 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// overdue ends a start that takes longer than it may.
+func (w *worker) overdue(ctx context.Context, l *life) {
+	cause := fmt.Sprintf("not ready after %v, in phase %q", l.plan.cfg.StartTimeout, l.phases.phase())
+	if l.problem != "" && l.problem != "connection refused" {
+		cause += ": " + l.problem
+	}
+	w.end(ctx, verdict{class: classCrash, cause: clip(cause), remedy: "see its log; raise start_timeout: if it only needs longer", early: true})
+}
+
+// died takes the end of a server's process tree.
+func (w *worker) died(ctx context.Context, l *life) {
+	if w.life != l {
+		return
+	}
+	if w.st.State == api.Stopping {
+		w.stopped(ctx)
+		return
+	}
+	w.failed(ctx, explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
+}
+
+// failed ends a life that nobody asked to end, and plans the next one.
+func (w *worker) failed(ctx context.Context, v verdict) {
+	w.release()
+	w.enter(api.Failed)
+	now := time.Now()
+	w.st.Error, w.st.Remedy, w.st.Exit = v.cause, v.remedy, v.exit
+	if w.leaving {
+		w.finished = true
+		return
+	}
+	wait, giveUp := w.trouble.next(w.plan.cfg.Restart, v, now)
+	if giveUp != "" {
+		hint := fmt.Sprintf("%s; \"vllmdeck worker start %s\" tries again", giveUp, w.name)
+		w.st.Remedy = strings.TrimPrefix(w.st.Remedy+"; "+hint, "; ")
+		w.notice("error", fmt.Sprintf("%s failed: %s (%s)", w.name, v.cause, giveUp))
+		w.log.Error("worker failed", "cause", v.cause, "exit", v.exit, "class", string(v.class), "gave_up", giveUp)
+		return
+	}
+	w.notice("warning", fmt.Sprintf("%s failed: %s; starting again in %v", w.name, v.cause, wait.Round(100*time.Millisecond)))
+	w.log.Warn("worker failed", "cause", v.cause, "exit", v.exit, "class", string(v.class), "next_start", wait)
+	w.st.NextStart = now.Add(wait)
+	w.deadline(wait, func(ctx context.Context) {
+		w.st.Restarts++
+		if v.adopt {
+			w.adopt(ctx)
+			return
+		}
+		w.start(ctx)
+	})
+}
+
+// release lets go of the present life.
+func (w *worker) release() {
+	l := w.life
+	if l == nil {
+		return
+	}
+	l.unprobe()
+	l.end()
+	if l.inst != nil {
+		_ = l.inst.Close() // the process is gone or not ours
+	}
+	if !l.ready {
+		w.st.Phases = l.phases.list(time.Now())
+	}
+	w.life = nil
+	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
+	w.forgetReadings()
+}
+
+// takenLine is what a start says that failed because something else is in the way for now.
+var takenLine = regexp.MustCompile(`(?i)in use|taken|busy|occupied`)
+
+// preflightError is what Check found: nothing has been started.
+type preflightError struct{ err error }
+
+func (e *preflightError) Error() string { return e.err.Error() }
+func (e *preflightError) Unwrap() error { return e.err }
+
+// unlaunched ends a life whose process never came to be.
+func (w *worker) unlaunched(ctx context.Context, err error) {
+	if w.st.State == api.Stopping {
+		w.stopped(ctx)
+		return
+	}
+	v := verdict{class: classCrash, cause: clip(err.Error()), early: true}
+	var pre *preflightError
+	switch {
+	case takenLine.MatchString(err.Error()):
+		v.class = classResource
+	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		v.class = classConfig
+	}
+	w.failed(ctx, v)
+}

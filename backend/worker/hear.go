@@ -1,0 +1,159 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+)
+
+// batch is what one step of reading a log gave.
+type batch struct {
+	lines []api.Line
+	bar   string // the unfinished last line
+	past  bool   // it was written before we looked
+}
+
+// follow reads the server's log until its process tree is gone, and reports that last: what it
+// wrote before its end is known by then.
+func (w *worker) follow(ctx context.Context, l *life) {
+	path := l.inst.LogPath()
+	if path == "" {
+		select {
+		case <-ctx.Done():
+		case <-l.inst.Done():
+			w.post(func(ctx context.Context) { w.died(ctx, l) })
+		}
+		return
+	}
+	f := &follower{path: path, tail: l.adopted, mark: l.mark}
+	defer f.close()
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	past, complained := l.adopted, false
+	for last := false; !last; {
+		var b batch
+		now := time.Now()
+		take := func(text string) {
+			p := parse(text)
+			line := api.Line{Time: now, Level: p.level, Text: text}
+			if past {
+				line.Time = p.at(now)
+			}
+			b.lines = append(b.lines, w.lines.add(line))
+		}
+		if err := f.read(take); err != nil && !complained {
+			complained = true
+			w.log.Warn("log not read", "path", path, "error", err)
+		}
+		if last = isDone(l.inst.Done()); last {
+			// The first read may have come before the last words.
+			_ = f.read(take) // said above
+			if rest := f.rest(); rest != "" {
+				take(rest)
+			}
+		}
+		b.bar, b.past = f.partial(), past
+		past = false
+		if len(b.lines) > 0 || b.bar != "" {
+			if !w.post(func(ctx context.Context) { w.heard(ctx, l, b) }) {
+				return
+			}
+		}
+		if last {
+			w.post(func(ctx context.Context) { w.died(ctx, l) })
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.inst.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// heard takes what the log says: phases of a start, the end of a drain.
+func (w *worker) heard(ctx context.Context, l *life, b batch) {
+	if w.life != l {
+		return
+	}
+	switch w.st.State {
+	case api.Starting:
+		now := time.Now()
+		for _, line := range b.lines {
+			at := now
+			if b.past {
+				if !line.Time.IsZero() {
+					at = line.Time
+				}
+				if bannerLine.MatchString(line.Text) {
+					// The log of an adopted server may hold earlier starts.
+					l.phases = newTracker(api.PhaseImports, started(l.inst, at))
+					l.lastSeq = line.Seq - 1
+				}
+			}
+			l.phases.line(line.Text, at)
+		}
+		if b.bar != "" {
+			l.phases.line(b.bar, now)
+		}
+		w.learn(l)
+		w.showPhases(now)
+		if l.phases.up {
+			poke(l.kick)
+		}
+	case api.Stopping:
+		if l.step != stepTerm || b.past {
+			return
+		}
+		for _, line := range b.lines {
+			if drainedLine.MatchString(line.Text) {
+				w.kill(ctx, l)
+				return
+			}
+		}
+	}
+}
+
+// learn takes over what the log tells about the server.
+func (w *worker) learn(l *life) {
+	t := l.phases
+	if t.version != "" {
+		w.st.Version = t.version
+	}
+	if t.maxLen != 0 {
+		w.st.MaxLen = t.maxLen
+	}
+	if t.maxSeqs != 0 {
+		w.st.MaxSeqs = t.maxSeqs
+	}
+	if t.kvTokens != 0 {
+		w.st.KVTokens = t.kvTokens
+	}
+}
+
+// started is when an instance's process started, now if that is not known.
+func started(i launch.Instance, now time.Time) time.Time {
+	if t := i.Started(); !t.IsZero() {
+		return t
+	}
+	return now
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
