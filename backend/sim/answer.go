@@ -77,36 +77,38 @@ func (w *writer) pickTopic() *topic {
 
 var stopWords = func() map[string]bool {
 	m := map[string]bool{}
-	for _, w := range strings.Fields("a an the is are was were be do does did can could would should will shall may might must i you he she it we they me my your our their this that these those what which who whom whose when where why how to of in on at for from by with about into as and or but not no please tell give write show explain describe list name make create help compare summarize summarise discuss brief briefly short shortly detail detailed some any there between difference vs versus if so than then just more most very let us one two three four five six seven eight nine ten tips ideas things ways steps reasons way sentence sentences words word hello hi hey thanks thank know want need like define mean means code function haiku poem story email joke") {
+	for _, w := range strings.Fields("a an the is are was were be do does did can could would should will shall may might must i you he she it we they me my your our their this that these those what which who whom whose when where why how to of in on at for from by with about into as and or but not no please tell give write show explain describe list name make create help compare summarize summarise discuss brief briefly short shortly detail detailed some any there between difference vs versus if so than then just more most very let us one two three four five six seven eight nine ten tips ideas things ways steps reasons way sentence sentences words word hello hi hey thanks thank know want need like define mean means code function haiku poem story email joke plan") {
 		m[w] = true
 	}
 	return m
 }()
 
-// phrase finds what a prompt is about: its first run of words that carry meaning.
+// phrase finds what a prompt is about, in its own words: from the first word that carries
+// meaning to the end of the clause, six words at most.
 func phrase(s string) string {
 	var run []string
-	flush := func() bool { return len(run) > 0 }
+	keep := 0 // words up to the last one that carries meaning
 	for _, raw := range strings.Fields(s) {
 		word := strings.TrimFunc(raw, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
-		if word == "" || utf8.RuneCountInString(word) > 24 || stopWords[strings.ToLower(word)] {
-			if len(run) >= 2 {
-				break
-			}
-			if word != "" && flush() {
-				continue // one word alone may go on behind a small one
-			}
+		empty := word == "" || utf8.RuneCountInString(word) > 24 || stopWords[strings.ToLower(word)] || word[0] >= '0' && word[0] <= '9'
+		if empty && len(run) == 0 {
 			continue
 		}
+		if word == "" || len(run) == 6 {
+			break
+		}
 		run = append(run, word)
-		if len(run) == 4 || strings.ContainsAny(raw[len(raw)-1:], ".?!,;:") {
+		if !empty {
+			keep = len(run)
+		}
+		if strings.ContainsAny(raw[len(raw)-1:], ".?!,;:") {
 			break
 		}
 	}
-	if len(run) == 0 {
+	if keep == 0 {
 		return "this question"
 	}
-	return strings.Join(run, " ")
+	return strings.Join(run[:keep], " ")
 }
 
 func upperFirst(s string) string {
@@ -124,6 +126,27 @@ func (w *writer) fill(s string) string {
 		s = strings.Replace(s, "{F}", w.fact(), 1)
 	}
 	return strings.NewReplacer("{q}", w.q, "{Q}", upperFirst(w.q)).Replace(s)
+}
+
+// apt is the unused sentence on the topic that shares most words with the prompt; "" if none does.
+func (w *writer) apt() string {
+	best, score := "", 0
+	for _, f := range w.topic.facts {
+		n := 0
+		low := strings.ToLower(f)
+		for _, word := range w.words {
+			if len(word) > 2 && !stopWords[word] && strings.Contains(low, word) {
+				n++
+			}
+		}
+		if n > score && !w.used[f] {
+			best, score = f, n
+		}
+	}
+	if best != "" {
+		w.used[best] = true
+	}
+	return best
 }
 
 // fact gives a sentence on the topic that was not used yet, then one of another topic.
@@ -259,6 +282,9 @@ func (w *writer) explain() string {
 	n := 2 + w.r.IntN(4)
 	switch {
 	case w.has("one sentence", "single sentence", "briefly", "brief", "one word", "tl;dr", "short"):
+		if f := w.apt(); f != "" {
+			return f
+		}
 		return w.fact()
 	case w.has("in detail", "detailed", "essay", "long", "thorough", "article"):
 		n = 9 + w.r.IntN(4)
@@ -271,6 +297,10 @@ func (w *writer) explain() string {
 	}
 	var b strings.Builder
 	b.WriteString(w.pick(open))
+	if f := w.apt(); f != "" {
+		b.WriteString(" " + f)
+		n--
+	}
 	for i := range n {
 		if i > 0 && i%3 == 0 {
 			b.WriteString("\n\n")

@@ -181,12 +181,13 @@ func (f *fields) messages(name, model string) ([]message, *apiError) {
 			Role    *string
 			Content json.RawMessage
 		}
-		if err := json.Unmarshal(raw, &m); err != nil || len(raw) == 0 || raw[0] != '{' {
-			f.errs = append(f.errs, violation{"dict_type", fmt.Sprintf("%s.%s.%d.ChatCompletionDeveloperMessageParam", f.loc, name, i), "Input should be a valid dictionary", pyRepr(raw), ""})
+		at := fmt.Sprintf("%s.%s.%d.", f.loc, name, i)
+		if json.Unmarshal(raw, &m) != nil || raw[0] != '{' {
+			f.errs = append(f.errs, notAMessage(at, raw)...)
 			continue
 		}
 		if m.Role == nil {
-			f.errs = append(f.errs, violation{"missing", fmt.Sprintf("%s.%s.%d.ChatCompletionDeveloperMessageParam.role", f.loc, name, i), "Field required", pyRepr(raw), ""})
+			f.errs = append(f.errs, noRole(at, raw)...)
 			continue
 		}
 		text, err := content(m.Content, model)
@@ -196,6 +197,40 @@ func (f *fields) messages(name, model string) ([]message, *apiError) {
 		ms = append(ms, message{*m.Role, text})
 	}
 	return ms, nil
+}
+
+// messageKinds are the shapes that pydantic tries on a message, each with its own complaint.
+var messageKinds = []string{"Developer", "System", "User", "Assistant", "Tool", "Function"}
+
+func notAMessage(at string, raw json.RawMessage) []violation {
+	var vs []violation
+	for _, k := range messageKinds {
+		vs = append(vs, violation{"dict_type", at + "ChatCompletion" + k + "MessageParam", "Input should be a valid dictionary", pyRepr(raw), ""})
+	}
+	return append(vs,
+		violation{"dict_type", at + "CustomChatCompletionMessageParam", "Input should be a valid dictionary", pyRepr(raw), ""},
+		violation{"model_attributes_type", at + "Message", "Input should be a valid dictionary or object to extract fields from", pyRepr(raw), ""})
+}
+
+func noRole(at string, raw json.RawMessage) []violation {
+	var vs []violation
+	missing := func(loc string) {
+		vs = append(vs, violation{"missing", at + loc, "Field required", pyRepr(raw), ""})
+	}
+	for _, k := range messageKinds {
+		param := "ChatCompletion" + k + "MessageParam."
+		if k == "Function" {
+			missing(param + "name")
+		}
+		missing(param + "role")
+		if k == "Tool" {
+			missing(param + "tool_call_id")
+		}
+	}
+	missing("CustomChatCompletionMessageParam.role")
+	missing("Message.author")
+	missing("Message.role")
+	return vs
 }
 
 // content joins the text parts of a message; a model of text refuses others.

@@ -45,6 +45,7 @@ func (s *Server) readResponses(x *exchange) (*response, *request, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	f.own = 1 // request_id
 	rs := &response{topP: 1}
 	req := &request{role: "assistant"}
 	model := f.str("model")

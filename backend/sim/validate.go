@@ -124,6 +124,7 @@ func pyString(s string) string {
 type fields struct {
 	raw  map[string]json.RawMessage
 	loc  string // "body"
+	own  int    // fields that vLLM adds before it looks
 	errs []violation
 }
 
@@ -228,7 +229,7 @@ func (f *fields) fail(name, kind, msg string) {
 }
 
 func (f *fields) missing(name string) {
-	f.errs = append(f.errs, violation{"missing", f.loc + "." + name, "Field required", fmt.Sprintf("'<dict of %d items>'", len(f.raw)), ""})
+	f.errs = append(f.errs, violation{"missing", f.loc + "." + name, "Field required", fmt.Sprintf("'<dict of %d items>'", len(f.raw)+f.own), ""})
 }
 
 // err is what the schema has against the request, nil if nothing.
