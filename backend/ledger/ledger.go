@@ -55,10 +55,10 @@ type Found struct {
 // damaged database aside to begin a new one; Found says what it met. The error is an
 // *InUseError if another process has the ledger.
 func Open(ctx context.Context, folder string, log *slog.Logger) (*Ledger, error) {
-	return open(ctx, folder, log, migrations)
+	return open(ctx, folder, log, migrations, time.Local)
 }
 
-func open(ctx context.Context, folder string, log *slog.Logger, steps []string) (*Ledger, error) {
+func open(ctx context.Context, folder string, log *slog.Logger, steps []string, zone *time.Location) (*Ledger, error) {
 	folder, err := filepath.Abs(folder)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -70,7 +70,7 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string) 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: time.Local, lock: held, queue: newQueue(),
+	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
 		spool: spool{path: filepath.Join(folder, spoolName)}}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
@@ -166,6 +166,10 @@ func (l *Ledger) Closed(r api.Request) {
 // WorkerTime records how long a worker has run. It never blocks. Of several for one
 // incarnation the last one counts.
 func (l *Ledger) WorkerTime(w WorkerTime) {
+	if w.Incarnation == "" {
+		l.log.Error("worker time has no incarnation", "worker", w.Worker)
+		return
+	}
 	w.Hour = dup(w.Hour)
 	l.queue.putWorker(w)
 }
@@ -325,7 +329,7 @@ func (l *Ledger) healthy() bool {
 	return l.retry.IsZero() && l.spool.count == 0
 }
 
-// Status is the state of the record now.
+// Status is the state of the record now. Its Rows are requests that have ended.
 func (l *Ledger) Status() api.Ledger {
 	queued := l.queue.len()
 	l.mu.Lock()
