@@ -55,10 +55,10 @@ type Found struct {
 // damaged database aside to begin a new one; Found says what it met. The error is an
 // *InUseError if another process has the ledger.
 func Open(ctx context.Context, folder string, log *slog.Logger) (*Ledger, error) {
-	return open(ctx, folder, log, migrations)
+	return open(ctx, folder, log, migrations, time.Local)
 }
 
-func open(ctx context.Context, folder string, log *slog.Logger, steps []string) (*Ledger, error) {
+func open(ctx context.Context, folder string, log *slog.Logger, steps []string, zone *time.Location) (*Ledger, error) {
 	folder, err := filepath.Abs(folder)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -70,7 +70,7 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string) 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: time.Local, lock: held, queue: newQueue(),
+	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
 		spool: spool{path: filepath.Join(folder, spoolName)}}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
@@ -166,6 +166,10 @@ func (l *Ledger) Closed(r api.Request) {
 // WorkerTime records how long a worker has run. It never blocks. Of several for one
 // incarnation the last one counts.
 func (l *Ledger) WorkerTime(w WorkerTime) {
+	if w.Incarnation == "" {
+		l.log.Error("worker time has no incarnation", "worker", w.Worker)
+		return
+	}
 	w.Hour = dup(w.Hour)
 	l.queue.putWorker(w)
 }
@@ -220,11 +224,10 @@ func (l *Ledger) flush() error {
 func (l *Ledger) step() error {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
-	rows, workers := l.queue.take()
 	if time.Now().Before(l.retry) && l.spoolErr != nil {
-		l.queue.back(rows, workers) // both failed a moment ago
-		return l.spoolErr
+		return l.spoolErr // both failed a moment ago
 	}
+	rows, workers := l.queue.take()
 	if err := l.store(rows, workers); err == nil {
 		l.queue.done()
 		l.dbErr, l.spoolErr = nil, nil
@@ -282,68 +285,6 @@ func (l *Ledger) commit(ctx context.Context, rows []row, workers []WorkerTime) e
 	l.state.Rows += l.writer.stored - before
 	l.mu.Unlock()
 	return nil
-}
-
-// report keeps the state for Status and logs when it changes.
-func (l *Ledger) report() {
-	now := writing
-	text := ""
-	switch {
-	case l.spoolErr != nil:
-		now, text = remembering, "rows wait in memory: "+l.dbErr.Error()+"; "+l.spoolErr.Error()
-	case l.dbErr != nil:
-		now, text = spooling, "rows go to the spool: "+l.dbErr.Error()
-	}
-	l.mu.Lock()
-	l.state.Spooled, l.state.Error = l.spool.count, text
-	l.mu.Unlock()
-	if now == l.where {
-		return
-	}
-	l.where = now
-	switch now {
-	case writing:
-		l.log.Info("ledger can be written again")
-	case spooling:
-		l.log.Error("ledger cannot be written, rows go to the spool", "error", l.dbErr)
-	case remembering:
-		l.log.Error("ledger and spool cannot be written, rows wait in memory", "error", l.dbErr, "spool_error", l.spoolErr)
-	}
-}
-
-// Where rows go.
-const (
-	writing     = iota // into the database
-	spooling           // into the spool beside it
-	remembering        // nowhere: they wait in memory
-)
-
-// healthy reports whether the database takes rows and nothing waits beside it.
-func (l *Ledger) healthy() bool {
-	l.flushing.Lock()
-	defer l.flushing.Unlock()
-	return l.retry.IsZero() && l.spool.count == 0
-}
-
-// Status is the state of the record now.
-func (l *Ledger) Status() api.Ledger {
-	queued := l.queue.len()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.state
-	s.Queued = queued
-	return s
-}
-
-// Size is how many bytes the database takes on disk.
-func (l *Ledger) Size() int64 {
-	var n int64
-	for _, suffix := range []string{"", "-wal"} {
-		if info, err := os.Stat(l.path + suffix); err == nil {
-			n += info.Size()
-		}
-	}
-	return n
 }
 
 // Close writes what is left and gives the folder free. Run must have ended.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,7 @@ func newRow(r api.Request) row {
 		Usage: r.Usage, UsageSource: clean(r.UsageSource),
 		Queue: span(r.Queue), TTFT: span(r.TTFT), Duration: span(r.Duration), ITL: span(r.ITL), MaxGap: span(r.MaxGap),
 		Basis: clean(r.Basis), Actual: dup(r.Actual), Would: dup(r.Would), Baseline: clean(r.Baseline),
-		PriceDate: clean(r.PriceDate), PriceVer: clean(r.PriceVersion), Health: dup(r.Health), Simulated: r.Simulated,
+		PriceDate: clean(r.PriceDate), PriceVer: clean(r.PriceVersion), Health: rating(r.Health), Simulated: r.Simulated,
 	}
 	if r.Prices != nil {
 		w.Prices = api.Prices{Input: dup(r.Prices.Input), CacheRead: dup(r.Prices.CacheRead), CacheWrite: dup(r.Prices.CacheWrite), Output: dup(r.Prices.Output)}
@@ -165,6 +166,14 @@ func float(f *float64) any {
 		return nil
 	}
 	return *f
+}
+
+// rating is a health that JSON can hold: the spool is JSON, and one bad row must not stop it.
+func rating(f *float64) *float64 {
+	if f == nil || math.IsNaN(*f) || math.IsInf(*f, 0) {
+		return nil
+	}
+	return dup(f)
 }
 
 // maxText is the longest text kept of any one field.

@@ -26,6 +26,9 @@ const (
 
 // append writes rows and returns once they are on disk.
 func (s *spool) append(rows []row) error {
+	if len(rows) == 0 {
+		return nil
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	for i := range rows {

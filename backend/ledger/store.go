@@ -31,7 +31,7 @@ var errDamaged = errors.New("database is damaged")
 func openFile(ctx context.Context, path string, steps []string, now time.Time) (db *sql.DB, backup string, err error) {
 	info, statErr := os.Stat(path)
 	// The writer waits for others only shortly: meanwhile nothing is durable, and the spool is.
-	db, err = sql.Open("sqlite", dsn(path, "rw", "immediate",
+	db, err = sql.Open("sqlite", dsn(path, "rwc", "immediate",
 		"busy_timeout(250)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"))
 	if err != nil {
 		return nil, "", fmt.Errorf("open ledger: %w", err)
@@ -83,9 +83,6 @@ func openReaders(path string) (*sql.DB, error) {
 }
 
 func dsn(path, mode, txlock string, pragmas ...string) string {
-	if mode == "rw" {
-		mode = "rwc"
-	}
 	q := url.Values{"mode": {mode}, "_txlock": {txlock}, "_pragma": pragmas}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
