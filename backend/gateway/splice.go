@@ -1,6 +1,9 @@
 package gateway
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // edit replaces b[from:to] by text.
 type edit struct {
@@ -42,9 +45,9 @@ func (m member) without() edit {
 	return edit{from: m.start, to: m.end}
 }
 
-// sortEdits puts edits in order.
+// sortEdits puts edits in order, an insertion before a removal at the same place.
 func sortEdits(edits []edit) {
-	slices.SortFunc(edits, func(a, b edit) int { return a.from - b.from })
+	slices.SortFunc(edits, func(a, b edit) int { return cmp.Or(a.from-b.from, a.to-b.to) })
 }
 
 // addMember inserts text, which is `"key":value`, before the closing brace of the JSON object that
