@@ -169,9 +169,9 @@ func netStyle(n *api.Nanos) style {
 // tabs is the second line.
 func (c *Console) tabs(w int) string {
 	l := newLine(c.th, w)
-	full := 1
+	full := 3 // of the count behind the last
 	for _, v := range views {
-		full += v.name.width() + 5
+		full += v.name.width() + 4
 	}
 	for _, v := range views {
 		key, name := whole(int(v.id)), v.name
@@ -264,7 +264,7 @@ func (c *Console) hidden() Text {
 	if out == "" {
 		return ""
 	}
-	return "not shown: " + out
+	return "hidden: " + out
 }
 
 // plainList is what very small terminals get: one metric a line, or one line in all.
@@ -342,19 +342,23 @@ func (c *Console) listRows(row func(name, value Text, st style, vs []float64)) {
 	s, win := c.snap, c.win()
 	if win != nil {
 		row("output tok/s", rate(lastFull(win, win.Output)), stStrong, win.Output)
-		row("requests/s", rate(lastFull(win, win.Requests)), stStrong, win.Requests)
 		row("TTFT p95", seconds(val(win.TTFT.P95)), stStrong, win.TTFT95)
-		row("E2E p95", seconds(val(win.E2E.P95)), stStrong, win.E2E95)
 	}
-	row("in flight", whole(s.Traffic.InFlight), stStrong, nil)
-	row("queued", whole(s.Traffic.Queued), stStrong, nil)
+	row("run + queue", whole(s.Traffic.InFlight)+" + "+whole(s.Traffic.Queued), stStrong, nil)
+	for _, good := range []bool{false, true} { // trouble first: there may not be room for all
+		for i := range s.Workers {
+			if w := &s.Workers[i]; (w.State == api.Ready) == good {
+				st, mark := c.stateMark(w)
+				row(clean(w.Name), mark+" "+c.stateWord(w), st, w.Trend)
+			}
+		}
+	}
+	row("net "+clean(s.Money.Period), signed(s.Money.Savings), netStyle(s.Money.Savings), nil)
 	row("actual", money(s.Money.Actual), stStrong, nil)
 	row("would have", money(s.Money.Would), stStrong, nil)
-	row("net "+clean(s.Money.Period), signed(s.Money.Savings), netStyle(s.Money.Savings), nil)
-	for i := range s.Workers {
-		w := &s.Workers[i]
-		st, mark := c.stateMark(w)
-		row(clean(w.Name), mark+" "+c.stateWord(w), st, w.Trend)
+	if win != nil {
+		row("requests/s", rate(lastFull(win, win.Requests)), stStrong, win.Requests)
+		row("E2E p95", seconds(val(win.E2E.P95)), stStrong, win.E2E95)
 	}
 }
 

@@ -388,7 +388,11 @@ func (c *Console) draw() string {
 	if c.w <= 0 || c.h <= 0 {
 		return ""
 	}
-	c.rects = layout(c.view, c.w, c.h, c.need(), c.focused(), c.zoom)
+	zoom, one := c.zoom, c.focused()
+	if c.help {
+		zoom, one = paneHelp, paneHelp
+	}
+	c.rects = layout(c.view, c.w, c.h, c.need(), one, zoom)
 	rows := make([][]string, len(c.rects))
 	size := 0
 	for i, r := range c.rects {
@@ -412,6 +416,9 @@ func (c *Console) draw() string {
 	for y, row := range rowsOut {
 		if y > 0 {
 			b.WriteByte('\n')
+		}
+		if c.opt.ASCII {
+			row = onlyASCII.Replace(row)
 		}
 		b.WriteString(row)
 	}
@@ -459,7 +466,21 @@ func (c *Console) need() need {
 	if c.snap == nil {
 		return need{workers: 2, requests: 10}
 	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), notices: len(c.snap.Notices), noHealth: c.snap.Answers.Rated == 0}
+	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), notices: len(c.snap.Notices), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints()}
+}
+
+// noPoints says that there is nothing to draw a chart of.
+func (c *Console) noPoints() bool {
+	w := c.win()
+	if w == nil {
+		return true
+	}
+	for _, v := range w.Output {
+		if known(v) {
+			return false
+		}
+	}
+	return w.Count == 0
 }
 
 func (c *Console) drawPane(r Rect, focus bool) []string {
@@ -480,7 +501,7 @@ func (c *Console) drawPane(r Rect, focus bool) []string {
 		p.name = c.g.super[n] + s.name
 	}
 	switch {
-	case c.help:
+	case r.Pane == paneHelp:
 		p.name = "Help"
 		c.drawHelp(p)
 	case c.snap == nil && r.Pane != paneLogs:

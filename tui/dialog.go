@@ -84,7 +84,11 @@ func (c *Console) overlay(rows []string) {
 	default:
 		l.put(stKey, "y").gap(1).put(stText, d.yes).gap(3).put(stKey, "n").gap(1).put(stText, "cancel")
 	}
-	paste(rows, p.lines(), (c.w-w)/2, max((c.h-h)/2, 0), c.w)
+	box := p.lines()
+	for i := range box {
+		box[i] = " " + box[i] + " "
+	}
+	paste(rows, box, (c.w-w)/2-1, max((c.h-h)/2, 0), c.w)
 }
 
 // paste writes a box over the rows at x, y.

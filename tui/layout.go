@@ -54,6 +54,7 @@ const (
 type need struct {
 	workers, requests, notices int
 	noHealth                   bool
+	noCharts                   bool // no window has a point yet
 }
 
 // column is a stack of panes: each takes its rows, what is left goes to the last that may grow.
@@ -124,6 +125,11 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 		detail := min(max(h/2, 10), 18)
 		return column(out, 0, y, w, h, boxed, []paneID{paneRequests, paneRequest}, []int{h - detail, detail})
 	case viewCosts:
+		if w < 110 {
+			low := min(max(h*2/5, 8), 12)
+			out = append(out, Rect{Pane: paneCosts, Y: y, W: w, H: h - low, Boxed: boxed})
+			return append(out, Rect{Pane: paneClasses, Y: y + h - low, W: w / 2, H: low, Boxed: boxed}, Rect{Pane: paneRates, X: w / 2, Y: y + h - low, W: w - w/2, H: low, Boxed: boxed})
+		}
 		left := w * 3 / 5
 		out = append(out, Rect{Pane: paneCosts, Y: y, W: left, H: h, Boxed: boxed})
 		return column(out, left, y, w-left, h, boxed, []paneID{paneClasses, paneRates}, []int{h / 2, h})
@@ -158,18 +164,22 @@ func smallOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rec
 		reqs := min(max(n.requests, 1)+1+frame, top-12)
 		if reqs >= 2+frame {
 			top -= reqs
-			out = append(out, Rect{Pane: paneRequests, Y: y + top + money + table, W: w, H: reqs, Boxed: boxed && reqs >= 3})
 		}
 	}
+	if n.noCharts { // one line says so, the tables get the room
+		table += top - 2
+		top = 2
+	}
+	reqs := h - top - money - table
 	left := w / 2
 	health := min(5, top-6)
-	if n.noHealth {
+	if n.noHealth || n.noCharts {
 		health = 1
 	}
 	out = column(out, 0, y, left, top, boxed, []paneID{paneThroughput, paneHealth}, []int{top - health, health})
-	out = append(out, Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: top, Boxed: boxed})
+	out = append(out, Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: top, Boxed: boxed && top >= 3})
 	out = append(out, Rect{Pane: paneMoney, Y: y + top, W: w, H: money, Boxed: boxed})
-	return append(out, Rect{Pane: paneWorkers, Y: y + top + money, W: w, H: table, Boxed: boxed && table >= 3})
+	return column(out, 0, y+top+money, w, table+reqs, boxed, []paneID{paneWorkers, paneRequests}, []int{table, reqs})
 }
 
 // middleOverview has two charts, three panes below them and two tables: 120x40.
@@ -182,9 +192,13 @@ func middleOverview(out []Rect, w, y, h int, n need) []Rect {
 		charts += reqs - want
 		reqs = want
 	}
+	if n.noCharts {
+		reqs += charts - 1
+		charts = 1
+	}
 	left := w / 2
-	out = append(out, Rect{Pane: paneThroughput, Y: y, W: left, H: charts, Boxed: true},
-		Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: charts, Boxed: true})
+	out = append(out, Rect{Pane: paneThroughput, Y: y, W: left, H: charts, Boxed: charts > 1},
+		Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: charts, Boxed: charts > 1})
 	out = threeAcross(out, 0, y+charts, w, mid, n)
 	return column(out, 0, y+charts+mid, w, table+reqs, true, []paneID{paneWorkers, paneRequests}, []int{table, reqs})
 }
@@ -207,12 +221,15 @@ func wideOverview(out []Rect, w, y, h int, n need) []Rect {
 	logs := max(h/6, 8)
 	table := min(max(n.workers, 1)+3, max(h/3, 8))
 	side := 68 + (w-200)/4
+	if n.noCharts {
+		charts = 1
+	}
 	mid := h - charts - logs
 	a := w * 34 / 100
 	b := (w - a) / 2
-	out = append(out, Rect{Pane: paneThroughput, Y: y, W: a, H: charts, Boxed: true},
-		Rect{Pane: paneLatency, X: a, Y: y, W: b, H: charts, Boxed: true},
-		Rect{Pane: paneStages, X: a + b, Y: y, W: w - a - b, H: charts, Boxed: true})
+	out = append(out, Rect{Pane: paneThroughput, Y: y, W: a, H: charts, Boxed: charts > 1},
+		Rect{Pane: paneLatency, X: a, Y: y, W: b, H: charts, Boxed: charts > 1},
+		Rect{Pane: paneStages, X: a + b, Y: y, W: w - a - b, H: charts, Boxed: charts > 1})
 	y += charts
 	out = column(out, 0, y, w-side, mid, true, []paneID{paneWorkers, paneRequests}, []int{table, mid - table})
 	health := 12

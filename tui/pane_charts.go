@@ -48,8 +48,9 @@ func (p *panel) showAt(when Text) {
 
 func (c *Console) drawThroughput(p *panel) {
 	w := c.win()
-	if w == nil {
-		p.row().put(stDim, "no window yet")
+	if w == nil || c.noPoints() {
+		p.show(stDim, "no traffic yet")
+		p.row().put(stDim, "no traffic yet")
 		return
 	}
 	if c.zoomed(p) {
@@ -129,8 +130,9 @@ func (c *Console) zoomed(p *panel) bool {
 
 func (c *Console) drawLatency(p *panel) {
 	w := c.win()
-	if w == nil {
-		p.row().put(stDim, "no window yet")
+	if w == nil || c.noPoints() {
+		p.show(stDim, "no traffic yet")
+		p.row().put(stDim, "no traffic yet")
 		return
 	}
 	if c.zoomed(p) {
@@ -222,8 +224,9 @@ func (c *Console) quantiles(p *panel, w *api.Window) {
 
 func (c *Console) drawStages(p *panel) {
 	w := c.win()
-	if w == nil {
-		p.row().put(stDim, "no window yet")
+	if w == nil || c.noPoints() {
+		p.show(stDim, "no traffic yet")
+		p.row().put(stDim, "no traffic yet")
 		return
 	}
 	if c.zoomed(p) {

@@ -128,6 +128,14 @@ func (c *Console) drawMoney(p *panel) {
 	if m.PriceDate != "" {
 		date = "at " + clean(m.PriceDate)
 	}
+	if n := len(m.Missing); n > 0 && p.height() < 3+n { // what is missing matters more than three dashes
+		l := p.row()
+		for _, f := range []part{{stText, "Actual " + money(m.Actual)}, {stText, "Would have cost " + money(m.Would)}, {netStyle(m.Savings), "Net " + signed(m.Savings)}} {
+			l.put(f.st, f.t).gap(3)
+		}
+		c.missing(p, p.free())
+		return
+	}
 	row("Actual", money(m.Actual), stText, m.rate(), idle)
 	dated := row("Would have cost", money(m.Would), stText, m.baseline(), date)
 	p.foot = clean(m.RateLabel)
@@ -161,7 +169,7 @@ func (c *Console) drawMoney(p *panel) {
 		}
 	}
 	line("Break-even", be, beStyle)
-	if p.free() > 0 && c.win() != nil {
+	if p.free() > 0 {
 		c.savingsSpark(p)
 	}
 	if p.free() > 0 && m.Requests > 0 {
@@ -191,6 +199,9 @@ func sep(t Text) Text {
 // savingsSpark is the net over the window, drawn only where it is known and above zero.
 func (c *Console) savingsSpark(p *panel) {
 	w := c.win()
+	if w == nil || c.snap.Money.Savings == nil {
+		return
+	}
 	vs := points(w, w.Savings, max(p.width()-16, 0), foldMax)
 	lo, any1 := 0.0, false
 	for _, v := range vs {
@@ -220,6 +231,13 @@ func (c *Console) savingsSpark(p *panel) {
 func (c *Console) drawCosts(p *panel) {
 	m := &moneyView{&c.snap.Money}
 	c.moneyTitle(p)
+	roomy := p.height() >= 19
+	title := func(t Text) {
+		if roomy {
+			p.row()
+			p.row().put(stTitle, t)
+		}
+	}
 	row := func(name, amount Text, st style, note Text) {
 		p.row().cell(stDim, name, 17).rcell(st, amount, 11).gap(2).put(stDim, note)
 	}
@@ -231,19 +249,16 @@ func (c *Console) drawCosts(p *panel) {
 		row("  low", signed(m.Low), netStyle(m.Low), "cheapest credible prices and counts")
 		row("  high", signed(m.High), netStyle(m.High), "list price, no discounts")
 	}
-	p.row()
 	if h := m.Hostile; h != nil {
-		p.row().put(stTitle, "The least flattering comparison")
+		title("The least flattering comparison")
 		row("Hosted elsewhere", money(h.Would), stText, clean(h.Name)+", "+clean(h.Date))
-		row("  net against it", signed(h.Savings), netStyle(h.Savings), "")
-		p.row()
+		row("  net against it", signed(h.Savings), netStyle(h.Savings), "the least flattering comparison")
 	}
 	if len(m.Missing) > 0 {
-		p.row().put(stTitle, "What is missing")
+		title("What is missing")
 		c.missing(p, p.free())
-		p.row()
 	}
-	p.row().put(stTitle, "What it is counted from")
+	title("What it is counted from")
 	note := func(name, v Text) {
 		if v != "" {
 			p.row().cell(stDim, name, 18).put(stText, v)

@@ -209,6 +209,12 @@ func (c *Console) drawRequest(p *panel) {
 	case api.BasisProviderPrice:
 		basis = "what the provider charges"
 	}
+	if r.Actual == nil {
+		basis = ""
+		if r.Outcome == api.OutcomeOpen {
+			basis = "fixed when it ends"
+		}
+	}
 	row("Actual", money(r.Actual), stText, basis)
 	base := clean(r.Baseline)
 	if r.PriceDate != "" {
@@ -260,6 +266,8 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 	switch {
 	case t > 0:
 		prefill, decode = max(t-q, 0), max(total-t, 0)
+	case r.Worker == "" && r.Outcome == api.OutcomeOpen:
+		q = total
 	default:
 		prefill = max(total-q, 0)
 	}

@@ -351,6 +351,10 @@ func (c *Console) drawWorker(p *panel) {
 	}
 	switch c.tab {
 	case tabCharts:
+		if (w.State == api.Starting || w.State == api.Failed) && len(w.Phases) > 0 {
+			c.timeline(p, w)
+			p.row()
+		}
 		c.workerFigures(p, w)
 	case tabLogs:
 		c.drawLogs(p)

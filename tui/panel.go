@@ -1,5 +1,7 @@
 package tui
 
+import "strings"
+
 // glyphs are the signs that frames and marks are made of, in Unicode or in ASCII.
 type glyphs struct {
 	h, v, tl, tr, bl, br        Text // frame
@@ -30,6 +32,9 @@ var asciiGlyphs = glyphs{
 	eighths: [9]Text{"", "", "", "", "", "", "", "", "#"},
 	super:   [10]Text{"", "1", "2", "3", "4", "5", "6", "7", "8", "9"},
 }
+
+// onlyASCII replaces the few signs that are written in words rather than taken from glyphs, cell for cell.
+var onlyASCII = strings.NewReplacer("…", "~", "–", "-", "●", "*", "≈", "~", "°", " ", "µ", "u", "›", ">", "▏", "_", "↑", "^", "↓", "v", "←", "<", "→", ">", "✓", "+", "✗", "x", "◌", ".")
 
 // part is a styled piece of text.
 type part struct {

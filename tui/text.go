@@ -29,6 +29,7 @@ func Sanitize(s string) Text {
 	if plain(s) {
 		return Text(s)
 	}
+	s = strings.ToValidUTF8(s, "�") // first: a broken sequence would swallow the newline after it
 	var b strings.Builder
 	b.Grow(len(s) + 16)
 	line := 0     // bytes of the current line
@@ -64,17 +65,17 @@ func Sanitize(s string) Text {
 			s, marks, base = s[1:], 0, true
 			continue
 		}
-		cluster, width := ansi.FirstGraphemeCluster(s, ansi.GraphemeWidth)
+		cluster, _ := ansi.FirstGraphemeCluster(s, ansi.GraphemeWidth)
 		if cluster == "" {
 			_, n := utf8.DecodeRuneInString(s)
 			cluster = s[:n]
 		}
 		s = s[len(cluster):]
-		t, capped := cleanCluster(cluster, width, marks, base)
+		t, capped := cleanCluster(cluster, marks, base)
 		marks, base = capped, true
 		put(t)
 	}
-	return Text(b.String())
+	return Text(agree(b.String()))
 }
 
 // plain says that s needs no change: printable ASCII and newlines, no line too long. It is what
@@ -96,16 +97,10 @@ func plain(s string) bool {
 
 // cleanCluster makes one grapheme cluster safe. marks is how many combining marks precede it on
 // the same cell, base whether there is a cell for them; it gives the marks on the cell after it.
-func cleanCluster(cluster string, width, marks int, base bool) (string, int) {
+func cleanCluster(cluster string, marks int, base bool) (string, int) {
 	clean := make([]byte, 0, len(cluster)+8)
 	changed := false
-	for i, r := range cluster {
-		if r == utf8.RuneError {
-			if _, n := utf8.DecodeRuneInString(cluster[i:]); n <= 1 {
-				clean, changed, marks = append(clean, "�"...), true, 0
-				continue
-			}
-		}
+	for _, r := range cluster {
 		if joins(r) { // what only joins or varies what stands before it
 			changed = true
 			continue
@@ -115,7 +110,7 @@ func cleanCluster(cluster string, width, marks int, base bool) (string, int) {
 			continue
 		}
 		if unicode.In(r, unicode.Mn, unicode.Me) {
-			if i == 0 && !base {
+			if len(clean) == 0 && !base {
 				clean = append(clean, "◌"...) // a mark needs something to sit on
 				changed = true
 			}
@@ -129,35 +124,65 @@ func cleanCluster(cluster string, width, marks int, base bool) (string, int) {
 		marks = 0
 		clean = utf8.AppendRune(clean, r)
 	}
-	out := cluster
-	if changed {
-		out = string(clean)
-		width = ansi.StringWidth(out)
+	if !changed {
+		return cluster, marks
 	}
-	if width != ansi.StringWidthWc(out) {
-		return apart(out), 0
-	}
-	return out, marks
+	return string(clean), marks
 }
 
-// apart writes a cluster that terminals measure differently rune by rune; a rune that they still
-// disagree about becomes a replacement character.
+// agree makes terminals that count by grapheme clusters and those that count by code points give a
+// text the same width: what they differ about would shift the rest of the line on one of them.
+func agree(s string) string {
+	for range 3 {
+		if ansi.StringWidth(s) == ansi.StringWidthWc(s) && stable(s) {
+			return s
+		}
+		var b strings.Builder
+		for rest := s; rest != ""; {
+			cluster, w := ansi.FirstGraphemeCluster(rest, ansi.GraphemeWidth)
+			if cluster == "" {
+				break
+			}
+			rest = rest[len(cluster):]
+			if w != ansi.StringWidthWc(cluster) {
+				cluster = apart(cluster)
+			}
+			b.WriteString(cluster)
+		}
+		s = b.String()
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= 0x80 {
+			return 0xfffd
+		}
+		return r
+	}, s)
+}
+
+// stable says that every cluster of s has one width, so that no two errors cancel out.
+func stable(s string) bool {
+	for s != "" {
+		cluster, w := ansi.FirstGraphemeCluster(s, ansi.GraphemeWidth)
+		if cluster == "" || w != ansi.StringWidthWc(cluster) {
+			return cluster == ""
+		}
+		s = s[len(cluster):]
+	}
+	return true
+}
+
+// apart keeps the first character of a cluster that terminals measure differently and replaces
+// each other one.
 func apart(cluster string) string {
 	var b strings.Builder
-	for _, r := range cluster {
+	for i, r := range cluster {
 		one := string(r)
-		if r >= 0x1f1e6 && r <= 0x1f1ff { // half of a flag: its letter
-			one = string('A' + r - 0x1f1e6)
-		}
-		if w := ansi.StringWidth(one); w == 0 || w != ansi.StringWidthWc(one) {
+		if i > 0 || ansi.StringWidth(one) != ansi.StringWidthWc(one) {
 			one = "�"
 		}
 		b.WriteString(one)
 	}
-	if out := b.String(); ansi.StringWidth(out) == ansi.StringWidthWc(out) {
-		return out
-	}
-	return "�"
+	return b.String()
 }
 
 // joins says that a rune has no shape of its own and changes its neighbours' width: the joiners,
