@@ -26,9 +26,9 @@ func (a accounts) Settle(r *api.Request) {
 	a.b.ledger.Closed(*r)
 }
 
-// timeEvery is how often the ledger is told how long workers have run. What a crash loses of it
-// comes back when the next engine adopts the worker.
-const timeEvery = 2 * time.Second
+// timeEvery is how often the ledger is told how long workers have run; each time is a commit. What
+// a crash loses of it comes back when the next engine adopts the worker.
+const timeEvery = 5 * time.Second
 
 // keepTime tells the ledger how long each worker has run, until ctx ends.
 func (b *Backend) keepTime(ctx context.Context) error {

@@ -109,7 +109,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
-		Scraper: newScraper, Check: launch.Check, Port: func() (int, error) { return launch.FreePort() }, Redact: launch.Redact,
+		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
 	b.upstreams = newUpstreams(b.pool)
 	b.gateway = b.newGateway(o.Config)

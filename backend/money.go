@@ -80,7 +80,7 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	if p.perToken != nil {
 		out.Basis = api.BasisPerToken
 	}
-	base, priced := p.table.Lookup(p.baseline)
+	base, priced := p.table.At(p.baseline, time.Now())
 	if priced {
 		out.Prices, out.PriceDate, out.PriceSource = &base.Prices, base.Date, base.Source
 	}
@@ -169,7 +169,7 @@ func (p *pricing) compare(t *ledger.Totals) comparison {
 	banded := len(t.Earned) > 0
 	hostile := &api.Hostile{Would: api.Ptr(api.Nanos(0))}
 	for _, e := range t.Earned {
-		base, ok := p.table.Lookup(e.Baseline)
+		base, ok := p.table.At(e.Baseline, time.Now())
 		host := p.hostileOf(e.Model)
 		if !ok {
 			banded = false
@@ -212,7 +212,7 @@ func (p *pricing) hostileOf(model string) *cost.Price {
 	var price cost.Price
 	var ok bool
 	if p.hostile != "" {
-		price, ok = p.table.Lookup(p.hostile)
+		price, ok = p.table.At(p.hostile, time.Now())
 	} else {
 		price, ok = p.table.Hosted(model)
 	}
@@ -278,7 +278,7 @@ func (b *Backend) costComparison(ctx context.Context, period string) (any, error
 		Savings: cost.Savings(t.Would, t.Actual), Low: c.low, High: c.high, Percent: cost.Percent(t.Would, t.Actual), Baseline: p.baseline,
 		Utilisation: t.Utilisation, Hostile: c.hostile, Excluded: map[string]exclusion{}, Missing: p.missing, Simulated: sim,
 	}
-	if base, ok := p.table.Lookup(p.baseline); ok {
+	if base, ok := p.table.At(p.baseline, time.Now()); ok {
 		v.PriceDate = &base.Date
 	}
 	for _, class := range t.Classes {

@@ -43,7 +43,7 @@ func newPricing(table *cost.Table, c *config.Config) *pricing {
 			p.missing = append(p.missing, line)
 		}
 	}
-	if _, ok := table.Lookup(p.baseline); !ok {
+	if _, ok := table.At(p.baseline, time.Now()); !ok {
 		p.missing = append(p.missing, fmt.Sprintf("set cost.baseline to a model of the price table: %q is not in it", p.baseline))
 	}
 	return p
@@ -60,7 +60,7 @@ func (p *pricing) price(r *api.Request) {
 	}
 	r.PriceVersion = p.table.Version()
 	known := r.UsageSource != api.UsageUnknown && r.UsageSource != ""
-	if base, ok := p.table.Lookup(r.Baseline); ok {
+	if base, ok := p.table.At(r.Baseline, r.Started); ok {
 		r.PriceDate = base.Date
 		prices := base.Prices
 		r.Prices = &prices

@@ -103,6 +103,7 @@ func promptBody(a api.Action) ([]byte, error) {
 	req := map[string]any{
 		"model": a.Target, "messages": append(messages, message{"user", a.Text}),
 		"stream": true, "stream_options": map[string]bool{"include_usage": true}, "max_tokens": promptTokens,
+		"temperature": 0, // the same prompt, the same answer: what one wants of a test
 	}
 	if v := a.Args["max_tokens"]; v != "" {
 		n, err := strconv.Atoi(v)

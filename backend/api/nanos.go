@@ -57,7 +57,12 @@ func (n Nanos) append(b []byte) []byte {
 // ParseUSD reads a decimal number of dollars exactly. More than nine decimals are rounded half
 // away from zero; a value that Nanos cannot hold is an error.
 func ParseUSD(s string) (Nanos, error) {
-	r, ok := new(big.Rat).SetString(strings.TrimSpace(s))
+	s = strings.TrimSpace(s)
+	// A long exponent would be expanded exactly, and that without end.
+	if f, err := strconv.ParseFloat(s, 64); len(s) > 64 || err != nil || (f != 0 && (math.Abs(f) > 1e11 || math.Abs(f) < 1e-30)) {
+		return 0, fmt.Errorf("read %q as dollars: want a decimal number such as 0.34", s[:min(len(s), 64)])
+	}
+	r, ok := new(big.Rat).SetString(s)
 	if !ok {
 		return 0, fmt.Errorf("read %q as dollars: want a decimal number such as 0.34", s)
 	}

@@ -46,7 +46,7 @@ func TestParseUSD(t *testing.T) {
 		ok   bool
 	}{
 		{"0.34", 340_000_000, true}, {"1e-9", 1, true}, {"0.0000000005", 1, true}, {"-0.0000000005", -1, true}, {"0.0000000004", 0, true},
-		{"", 0, false}, {"abc", 0, false}, {"1e30", 0, false}, {"NaN", 0, false},
+		{"", 0, false}, {"abc", 0, false}, {"1e30", 0, false}, {"NaN", 0, false}, {"1e999999999", 0, false}, {"1e-999999999", 0, false},
 	} {
 		got, err := ParseUSD(c.in)
 		if (err == nil) != c.ok || got != c.want {

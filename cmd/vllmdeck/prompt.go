@@ -71,7 +71,7 @@ figures go to stderr. TEXT "-", or none with input that is not a terminal, reads
 	cmd.Flags().StringVarP(&model, "model", "m", "", "model (default: the first of the config)")
 	cmd.Flags().StringVar(&system, "system", "", "system message")
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "limit of the answer (default: the engine's, 512)")
-	cmd.Flags().Float64Var(&temperature, "temperature", 0, "sampling temperature (default: the model's)")
+	cmd.Flags().Float64Var(&temperature, "temperature", 0, "sampling temperature (default 0: the same prompt, the same answer)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer and its figures as one JSON object")
 	return cmd
 }
