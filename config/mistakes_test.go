@@ -247,7 +247,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// The flags of facts about vLLM must be known, however they are written.
+// A flag that vLLM has must be known, in every way that it may be written.
 func TestKnownFlagsAreNotWarnedOf(t *testing.T) {
 	c := mustParse(t, `
 workers:
