@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 
 	"charm.land/fang/v2"
@@ -47,8 +49,15 @@ func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 func run(ctx context.Context, args []string) int {
 	root := rootCmd()
 	root.SetArgs(args)
-	err := fang.Execute(ctx, root, fang.WithVersion(version), fang.WithoutVersion())
+	err := fang.Execute(ctx, root, fang.WithVersion(version), fang.WithoutVersion(), fang.WithErrorHandler(printError))
 	return exitCode(err)
+}
+
+// printError writes an error as it is: scripts read it, and config excerpts are aligned.
+func printError(w io.Writer, _ fang.Styles, err error) {
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(w, "vllmdeck: "+text)
+	}
 }
 
 func exitCode(err error) int {
