@@ -351,12 +351,13 @@ type stream struct {
 	done    bool // [DONE] came
 	failure bool // an error event came
 	status  int
-	err     error // how the body ended; nil for a clean end
+	id      string // of the request, as the gateway says
+	err     error  // how the body ended; nil for a clean end
 	ended   chan struct{}
 }
 
-// stream asks the gateway at url for so many tokens, under a request id of its own.
-func (r *rig) stream(url, id string, tokens int) *stream {
+// stream asks the gateway at url for so many tokens.
+func (r *rig) stream(url string, tokens int) *stream {
 	s := &stream{ended: make(chan struct{})}
 	body := fmt.Sprintf(`{"model":"toy","messages":[{"role":"user","content":"A story."}],"max_tokens":%d,"ignore_eos":true,"stream":true}`, tokens)
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
@@ -364,7 +365,6 @@ func (r *rig) stream(url, id string, tokens int) *stream {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-Request-Id", id)
 	go func() {
 		defer close(s.ended)
 		resp, err := http.DefaultClient.Do(req)
@@ -373,7 +373,7 @@ func (r *rig) stream(url, id string, tokens int) *stream {
 			return
 		}
 		defer resp.Body.Close()
-		s.set(func() { s.status = resp.StatusCode })
+		s.set(func() { s.status, s.id = resp.StatusCode, resp.Header.Get("X-Request-Id") })
 		lines := bufio.NewScanner(resp.Body)
 		for lines.Scan() {
 			text := lines.Text()
