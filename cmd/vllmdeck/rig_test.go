@@ -463,13 +463,25 @@ func (r *rig) rows() map[string]string {
 // getJSON reads a route of the gateway.
 func getJSON(t *testing.T, url string, into any) int {
 	t.Helper()
-	resp, err := http.Get(url)
+	return answerJSON(t, into, func() (*http.Response, error) { return http.Get(url) })
+}
+
+func postJSON(t *testing.T, url, body string, into any) int {
+	t.Helper()
+	return answerJSON(t, into, func() (*http.Response, error) {
+		return http.Post(url, "application/json", strings.NewReader(body))
+	})
+}
+
+func answerJSON(t *testing.T, into any, do func() (*http.Response, error)) int {
+	t.Helper()
+	resp, err := do()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		t.Fatalf("GET %s: %v", url, err)
+		t.Fatalf("%s: %v", resp.Request.URL, err)
 	}
 	return resp.StatusCode
 }
