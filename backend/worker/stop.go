@@ -126,11 +126,11 @@ func (w *worker) kill(_ context.Context, l *life) {
 		ctx, cancel := context.WithTimeout(context.Background(), killLimit)
 		defer cancel()
 		err := l.inst.Kill(ctx)
-		w.post(func(ctx context.Context) { w.killed(ctx, l, err) })
+		w.post(func(context.Context) { w.killed(l, err) })
 	})
 }
 
-func (w *worker) killed(ctx context.Context, l *life, err error) {
+func (w *worker) killed(l *life, err error) {
 	if w.life != l {
 		return
 	}
@@ -159,7 +159,7 @@ func (w *worker) stopped(ctx context.Context) {
 		doom = w.life.doom
 	}
 	if doom != nil && !w.again && !w.leaving {
-		w.failed(ctx, *doom)
+		w.failed(*doom)
 		return
 	}
 	w.release()
