@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func faults1(t *testing.T, specs ...string) []Fault {
+func parseFaults(t *testing.T, specs ...string) []Fault {
 	t.Helper()
 	var fs []Fault
 	for _, s := range specs {
@@ -41,7 +41,7 @@ func TestStreamFaults(t *testing.T) {
 		{"split-writes", 12, true, "data: [DONE]\n\n"},
 		{"reset:5:0", 12, true, "data: [DONE]\n\n"},
 	} {
-		inBox(t, Options{Model: "m", Faults: faults1(t, c.fault)}, func(b *box) {
+		inBox(t, Options{Model: "m", Faults: parseFaults(t, c.fault)}, func(b *box) {
 			res := b.post("/v1/chat/completions", chatBody("Long", streamed))
 			body, err := io.ReadAll(res.Body)
 			res.Body.Close()
@@ -67,7 +67,7 @@ func TestStreamFaults(t *testing.T) {
 
 func TestStalls(t *testing.T) {
 	for fault, want := range map[string]int{"stall-before-first": 0, "stall-after:3": 3} {
-		inBox(t, Options{Model: "m", Faults: faults1(t, fault)}, func(b *box) {
+		inBox(t, Options{Model: "m", Faults: parseFaults(t, fault)}, func(b *box) {
 			res := b.post("/v1/chat/completions", chatBody("Long", streamed))
 			got := make(chan string, 1)
 			go func() {
@@ -91,7 +91,7 @@ func TestStalls(t *testing.T) {
 
 func TestPlainFaults(t *testing.T) {
 	for fault, want := range map[string]int{"error-event:2": 500, "status:500": 500, "status:503": 503, "status:429": 429, "reset:2": 0, "clean-eof:2": 0} {
-		inBox(t, Options{Model: "m", Faults: faults1(t, fault)}, func(b *box) {
+		inBox(t, Options{Model: "m", Faults: parseFaults(t, fault)}, func(b *box) {
 			res, err := b.try("/v1/chat/completions", chatBody("Long", `,"max_tokens":12`))
 			got := 0
 			if err == nil {
@@ -106,7 +106,7 @@ func TestPlainFaults(t *testing.T) {
 }
 
 func TestStatusFaultHitsItsShare(t *testing.T) {
-	inBox(t, Options{Model: "m", Seed: 1, Faults: faults1(t, "status:503:0.2")}, func(b *box) {
+	inBox(t, Options{Model: "m", Seed: 1, Faults: parseFaults(t, "status:503:0.2")}, func(b *box) {
 		hit := 0
 		for range 200 {
 			res := b.post("/v1/chat/completions", chatBody("x", `,"max_tokens":1`))
@@ -122,14 +122,14 @@ func TestStatusFaultHitsItsShare(t *testing.T) {
 }
 
 func TestTextFaults(t *testing.T) {
-	inBox(t, Options{Model: "m", Faults: faults1(t, "loop")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "loop")}, func(b *box) {
 		r := b.ask(chatBody("Tell me about GPUs", `,"max_tokens":200`))
 		first, _, _ := strings.Cut(r.text(), ". ")
 		if n := strings.Count(r.text(), first); n < 3 || r.Choices[0].Reason != "length" {
 			t.Errorf("loop: %q (%s)", r.text(), r.Choices[0].Reason)
 		}
 	})
-	inBox(t, Options{Model: "m", Faults: faults1(t, "truncate")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "truncate")}, func(b *box) {
 		r := b.ask(chatBody("What is the capital of France?", ""))
 		if got := r.text(); got == "" || !strings.HasPrefix("The capital of France is Paris.", got) || len(got) > 20 || r.Choices[0].Reason != "length" {
 			t.Errorf("truncate: %q (%s), want a part of the answer and length", got, r.Choices[0].Reason)
@@ -138,7 +138,7 @@ func TestTextFaults(t *testing.T) {
 }
 
 func TestGzipFault(t *testing.T) {
-	inBox(t, Options{Model: "m", Faults: faults1(t, "gzip")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "gzip")}, func(b *box) {
 		res := b.post("/v1/chat/completions", chatBody("x", streamed))
 		defer res.Body.Close()
 		if got := res.Header.Get("Content-Encoding"); got != "gzip" {
@@ -156,7 +156,7 @@ func TestGzipFault(t *testing.T) {
 }
 
 func TestCrashFaults(t *testing.T) {
-	inBox(t, Options{Model: "m", Faults: faults1(t, "crash-after:30s")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "crash-after:30s")}, func(b *box) {
 		time.Sleep(29 * time.Second)
 		if got := b.health(); got != 200 {
 			t.Errorf("health after 29 s = %d, want 200", got)
@@ -172,7 +172,7 @@ func TestCrashFaults(t *testing.T) {
 }
 
 func TestHangHealthFault(t *testing.T) {
-	inBox(t, Options{Model: "m", Faults: faults1(t, "hang-health:5s")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "hang-health:5s")}, func(b *box) {
 		if got := b.health(); got != 200 {
 			t.Errorf("health at first = %d, want 200", got)
 		}
@@ -185,7 +185,7 @@ func TestHangHealthFault(t *testing.T) {
 }
 
 func TestSlowFault(t *testing.T) {
-	inBox(t, Options{Model: "m", Faults: faults1(t, "slow:10")}, func(b *box) {
+	inBox(t, Options{Model: "m", Faults: parseFaults(t, "slow:10")}, func(b *box) {
 		begun := time.Now()
 		b.ask(chatBody("x", `,"max_tokens":50,"ignore_eos":true`))
 		if d := time.Since(begun); d < 5*time.Second || d > 9*time.Second {

@@ -4,6 +4,7 @@ package sim
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,21 +141,33 @@ func (p *proc) status() int {
 	}
 }
 
-// engine finds the engine's pid in the log prefix of its lines, as an operator would.
+// engine is the pid of the server's child.
 func (p *proc) engine() int {
 	p.t.Helper()
-	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,comm=").Output()
-	if err != nil {
-		p.t.Skip("no ps here")
+	pid := 0
+	p.until("the engine process", func() bool { pid = p.child(); return pid != 0 })
+	return pid
+}
+
+// child finds a child of the server in /proc; 0: none yet.
+func (p *proc) child() int {
+	p.t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(stats) == 0 {
+		p.t.Skip("no /proc here")
 	}
-	for line := range strings.Lines(string(out)) {
-		f := strings.Fields(line)
-		if len(f) >= 2 && f[1] == fmt.Sprint(p.cmd.Process.Pid) {
-			pid, _ := strconv.Atoi(f[0])
-			return pid
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		pid, _, _ := strings.Cut(string(data), " ")
+		f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+		if len(f) > 1 && f[1] == strconv.Itoa(p.cmd.Process.Pid) {
+			n, _ := strconv.Atoi(pid)
+			return n
 		}
 	}
-	p.t.Fatalf("process %d has no child", p.cmd.Process.Pid)
 	return 0
 }
 
@@ -286,8 +300,7 @@ func TestProcessDrains(t *testing.T) {
 func TestProcessSwallowsSIGTERMWhileLoading(t *testing.T) {
 	t.Parallel()
 	p := startProc(t, 0, 700*time.Millisecond, 0)
-	p.until("the engine to be there", func() bool { return exec.Command("pgrep", "-P", fmt.Sprint(p.cmd.Process.Pid)).Run() == nil })
-	<-time.After(100 * time.Millisecond)
+	p.engine()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	p.ready()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
