@@ -3,6 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
+	"image/color"
 	"os"
 	"os/signal"
 	"strings"
@@ -41,24 +42,23 @@ type Result struct {
 
 // Console is the only tea.Model.
 type Console struct {
-	opt   Options
-	src   api.Source
-	now   func() time.Time
-	theme string // as chosen; th is what it comes to
-	dark  bool
-	th    *theme
-	g     *glyphs
-	graph string
-	keys  []binding
+	opt    Options
+	src    api.Source
+	now    func() time.Time
+	theme  string // as chosen; th is what it comes to
+	dark   bool
+	ground bool // dark is what the terminal said, not the default
+	th     *theme
+	g      *glyphs
+	graph  string
+	keys   []binding
 
 	w, h   int
 	view   viewID
-	prev   viewID
 	focus  map[viewID]paneID
 	zoom   paneID
-	window int  // index into Snapshot.Windows
-	chosen bool // the user picked the window
-	cursor int  // chart cursor: buckets back from the newest; -1 off
+	window int // index into Snapshot.Windows
+	cursor int // chart cursor: buckets back from the newest; -1 off
 	mouse  bool
 
 	snap   *api.Snapshot // what is shown
@@ -136,7 +136,6 @@ func New(opt Options) *Console {
 			c.view = v.id
 		}
 	}
-	c.prev = c.view
 	c.th = themeNamed(c.theme, c.dark)
 	c.logs.follow = true
 	c.prompt = newPromptView()
@@ -243,6 +242,7 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		c.w, c.h = msg.Width, msg.Height
 		c.touch()
 	case tea.BackgroundColorMsg:
+		c.ground = true
 		if c.dark != msg.IsDark() {
 			c.dark = msg.IsDark()
 			c.th = themeNamed(c.theme, c.dark)
@@ -380,6 +380,12 @@ func (c *Console) View() tea.View {
 	if c.mouse {
 		v.MouseMode = tea.MouseModeCellMotion
 	}
+	if c.ground && c.th.dark != c.dark { // a theme chosen against the terminal's own background brings its own
+		v.BackgroundColor = color.White
+		if c.th.dark {
+			v.BackgroundColor = color.Black
+		}
+	}
 	v.Cursor = c.textCursor()
 	return v
 }
@@ -466,7 +472,7 @@ func (c *Console) need() need {
 	if c.snap == nil {
 		return need{workers: 2, requests: 10}
 	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), notices: len(c.snap.Notices), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints()}
+	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints()}
 }
 
 // noPoints says that there is nothing to draw a chart of.
