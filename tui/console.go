@@ -3,6 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -147,6 +148,9 @@ func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, 
 	if os.Getenv("NO_COLOR") != "" {
 		opt.Theme = "mono"
 	}
+	if opt.Graph == "" && os.Getenv("TERM") == "linux" { // the font of the Linux console has no braille
+		opt.Graph = graphBlock
+	}
 	if os.Getenv("TERM") == "dumb" {
 		return runPlain(ctx, opt, os.Stdout)
 	}
@@ -159,6 +163,9 @@ func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, 
 	c.result.fill(c.live)
 	if err != nil && (errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted)) && !errors.Is(err, tea.ErrProgramPanic) {
 		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("run console: %w", err)
 	}
 	return c.result, err
 }
@@ -284,6 +291,10 @@ func (c *Console) touch() { c.rev++; c.dirty = true }
 func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 	c.dirty = true
 	next := tea.Tick(api.Tick, func(time.Time) tea.Msg { return tickMsg{} })
+	if c.toast != "" && c.now().After(c.toastUntil) {
+		c.toast = ""
+		c.rev++
+	}
 	if msg.err != nil {
 		c.err = msg.err
 		if c.result.Stopped {
@@ -292,10 +303,6 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		return next
 	}
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
-	if c.toast != "" && c.now().After(c.toastUntil) {
-		c.toast = ""
-		c.rev++
-	}
 	if !c.paused {
 		c.snap = c.live
 		c.sync()
@@ -311,13 +318,15 @@ func (c *Console) sync() {
 	if c.window < 0 || c.window >= len(c.snap.Windows) {
 		c.window = c.firstWindow()
 	}
-	c.workers.sync(len(c.workerRows()), func(i int) string { return c.workerRows()[i].Name })
-	c.requests.sync(len(c.requestRows()), func(i int) string { return c.requestRows()[i].ID })
+	workers, requests := c.workerRows(), c.requestRows()
+	c.workers.sync(len(workers), func(i int) string { return workers[i].Name })
+	c.requests.sync(len(requests), func(i int) string { return requests[i].ID })
 	c.notices.sync(len(c.noticeRows()), nil)
-	c.prompts.sync(len(c.snap.Prompts), func(i int) string { return c.snap.Prompts[i].ID })
+	prompts := c.snap.Prompts
+	c.prompts.sync(len(prompts), func(i int) string { return prompts[i].ID })
 }
 
-// firstWindow is 5 minutes, or 1 minute in a demo and for an engine younger than that.
+// firstWindow is 5 minutes, or 1 minute in a demo, which has no past.
 func (c *Console) firstWindow() int {
 	want := 5 * time.Minute
 	if c.opt.Demo || c.snap.Engine.Demo {
@@ -328,7 +337,7 @@ func (c *Console) firstWindow() int {
 			return i
 		}
 	}
-	return max(len(c.snap.Windows)-1, 0)
+	return len(c.snap.Windows) - 1
 }
 
 // win is the window that is shown, nil before there is one.

@@ -213,7 +213,7 @@ func (c *Console) afterQuit() Text {
 }
 
 func (c *Console) leave() tea.Cmd {
-	if !c.opt.Demo {
+	if !c.opt.Demo || c.w < 30 || c.h < 8 {
 		return tea.Quit
 	}
 	c.ask(&dialog{title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
