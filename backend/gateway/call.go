@@ -290,7 +290,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 	switch {
 	case f == nil && err == nil:
 		return nil, nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errStuck): // net/http ends the context of a failed write too
 		err = c.cause()
 		fallthrough
 	case f == nil:
@@ -438,7 +438,7 @@ func (c *call) fail(err error) {
 func (c *call) end() {
 	p := recover()
 	if p != nil && p != http.ErrAbortHandler {
-		c.g.Log.Error("request handler panicked", "request", c.row.ID, "panic", p, "stack", string(debug.Stack()))
+		c.panicked(p)
 		err := &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: its log has more under this request id"}
 		c.fail(err)
 	}
@@ -448,16 +448,31 @@ func (c *call) end() {
 	}
 }
 
+func (c *call) panicked(p any) {
+	c.g.Log.Error("request handler panicked", "request", c.row.ID, "panic", p, "stack", string(debug.Stack()))
+}
+
+// guard runs one step of finish. A panic in it must not lose the steps that follow.
+func (c *call) guard(step func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+		}
+	}()
+	step()
+}
+
 // finish settles the call: place given back, usage, cost, the record, the counters.
 func (c *call) finish() {
 	g, r := c.g, c.row
 	if n := len(r.Attempts); n > 0 {
-		if r.Attempts[n-1].Outcome == api.OutcomeOpen {
-			c.ended(r.Outcome, r.Error, route.Neutral)
-		}
-		c.release()
+		c.guard(func() {
+			if r.Attempts[n-1].Outcome == api.OutcomeOpen {
+				c.ended(r.Outcome, r.Error, route.Neutral)
+			}
+		})
 		if !c.priced || r.Outcome != api.OutcomeOK {
-			c.price()
+			c.guard(c.price)
 		}
 	}
 	g.leave(c)
@@ -467,13 +482,15 @@ func (c *call) finish() {
 	g.budget.Give(c.extra)
 	g.bodies.Add(-c.room)
 	if g.Tokens != nil {
-		if late := r.Usage.Completion() - c.tokens.Load(); r.UsageSource == api.UsageUpstream && late > 0 {
-			g.Tokens(int(min(late, math.MaxInt32)))
-		}
+		c.guard(func() {
+			if late := r.Usage.Completion() - c.tokens.Load(); r.UsageSource == api.UsageUpstream && late > 0 {
+				g.Tokens(int(min(late, math.MaxInt32)))
+			}
+		})
 	}
-	g.Accounts.Settle(r)
+	c.guard(func() { g.Accounts.Settle(r) })
 	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
-		g.Rated(r, c.req.lastUser(4<<10), c.tap.answer())
+		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
 	}
 	if c.body != nil {
 		c.body.put()
