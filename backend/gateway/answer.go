@@ -84,8 +84,11 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 
 // check reads a whole 2xx answer and says what is wrong with it.
 func (c *call) check(rep *reply, b []byte) *fault {
+	if !rep.is("Content-Type", "application/json") {
+		return complaint(0, fmt.Sprintf("it answers in %q, want application/json", cut(rep.get("Content-Type"), 100)), "")
+	}
 	trimmed := bytes.TrimRight(b, " \r\n\t")
-	if rep.is("Content-Type", "application/json") && (len(trimmed) == 0 || trimmed[len(trimmed)-1] != '}' && trimmed[len(trimmed)-1] != ']') {
+	if !bytes.HasSuffix(trimmed, []byte("}")) {
 		// Without a length or chunks, the end of the connection looks like the end of the answer.
 		return broken(io.ErrUnexpectedEOF)
 	}

@@ -3,10 +3,8 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
-	"math"
+	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +85,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c := &call{g: g, d: d, r: r}
 	c.cands = c.space[:0]
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
+	if !r.ProtoAtLeast(1, 1) {
+		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
+	}
 	c.row = &api.Request{
 		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
@@ -131,92 +132,6 @@ func (c *call) run() error {
 		}
 		c.g.Log.Info("request moves on", "request", c.row.ID, "worker", f.at, "reason", f.msg)
 	}
-}
-
-// read takes in the body and what we need of it.
-func (c *call) read() error {
-	limit := c.g.maxBody()
-	size := c.r.ContentLength
-	if size > limit {
-		return tooLarge(limit)
-	}
-	c.body = getBuf()
-	claim := max(size, 0)
-	if !c.claim(claim) {
-		return c.noRoom()
-	}
-	now := time.Now()
-	// The deadline is taken off again below: while the answer is made, a read that fails is
-	// how net/http notices that the client has gone.
-	_ = c.out.rc.SetReadDeadline(now.Add(bodyTime(limit)))
-	b := c.body.b
-	if int64(cap(b)) < size+1 {
-		b = make([]byte, 0, size+1)
-	}
-	for {
-		if len(b) == cap(b) {
-			if !c.claim(int64(cap(b))) {
-				return c.noRoom()
-			}
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := c.r.Body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if int64(len(b)) > limit {
-			return tooLarge(limit)
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			if c.r.Context().Err() != nil {
-				return c.cause()
-			}
-			return invalid(http.StatusBadRequest, "bad_body", "", "the body did not arrive: "+err.Error())
-		}
-	}
-	_ = c.out.rc.SetReadDeadline(time.Time{})
-	c.body.b = b
-	if err := c.req.parse(b, c.d); err != nil {
-		return asRefusal(err)
-	}
-	if err := checkMedia(&c.req, c.g.MediaDomains); err != nil {
-		return asRefusal(err)
-	}
-	if c.req.stream && c.d.event == nil {
-		return invalid(http.StatusBadRequest, "invalid_value", "stream", "this route does not stream")
-	}
-	return nil
-}
-
-// bodyTime is how long a body may take to arrive: a minute, and 10 s more per 10 MB.
-func bodyTime(limit int64) time.Duration {
-	return time.Minute + time.Duration(limit/1e6)*time.Second
-}
-
-// claim reserves memory for a body among all that are held for replay.
-func (c *call) claim(n int64) bool {
-	c.room += n
-	return c.g.bodies.Add(n) <= c.g.maxBodies() || c.room <= maxPooled
-}
-
-func (c *call) noRoom() error {
-	return &refusal{
-		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "bodies_full", retry: retrySoon(),
-		msg: "too many large requests are held at once: try again",
-	}
-}
-
-func tooLarge(limit int64) error {
-	return invalid(http.StatusRequestEntityTooLarge, "body_too_large", "", "the body is larger than the "+sizeText(limit)+" that gateway.max_body allows")
-}
-
-func asRefusal(err error) *refusal {
-	var bad *badRequest
-	if errors.As(err, &bad) {
-		return invalid(http.StatusBadRequest, "invalid_value", bad.param, bad.msg)
-	}
-	return invalid(http.StatusBadRequest, "bad_body", "", err.Error())
 }
 
 // resolve finds the model and fills in the row.
@@ -367,135 +282,6 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	return c.answer(rep, &whole)
-}
-
-// meter takes over what the tap knows of usage.
-func (c *call) meter() {
-	t := &c.tap
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.row
-	switch {
-	case t.hasUsage:
-		r.Usage, r.UsageSource = t.usage, api.UsageUpstream
-	case t.events > 0:
-		// One event is one step of the engine, which may be several tokens: marked as counted.
-		r.Usage, r.UsageSource = t.usage, api.UsageCounted
-		r.Usage.Output = t.events
-	}
-	r.Finish = cut(t.finish, 64)
-	if !t.first.IsZero() {
-		r.TTFT = api.Span(t.first.Sub(r.Started))
-		r.ITL, r.MaxGap = api.Span(t.gap()), api.Span(t.maxGap)
-	}
-}
-
-// price fills in what the call costs, once its usage and worker time are known.
-func (c *call) price() {
-	c.priced = true // also if it panics: finish must come through
-	c.release()
-	c.meter()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.g.Accounts.Price(c.row)
-}
-
-// fail ends the call with an error; the client is told unless an answer has begun.
-func (c *call) fail(err error) {
-	outcome, status := api.OutcomeError, 0
-	var r *refusal
-	switch {
-	case errors.As(err, &r):
-		status = r.status
-		if status < 500 && len(c.row.Attempts) == 0 {
-			outcome = api.OutcomeRejected
-		}
-	case errors.Is(err, errStopping):
-		r = stopping()
-		status = r.status
-	default:
-		outcome = api.OutcomeCancelled
-	}
-	if c.out.open {
-		status = http.StatusOK
-		if r != nil {
-			outcome = api.OutcomeLost
-			_ = c.out.write(r.event(c.id, c.d.anthropic), time.Now()) // end aborts the answer in any case
-		}
-	}
-	c.note(func(r *api.Request) { r.Outcome, r.Status, r.Error = outcome, status, err.Error() })
-	if r != nil && !c.out.sent {
-		c.out.deadline(time.Now())
-		c.out.sent = true
-		if r.status == http.StatusRequestEntityTooLarge {
-			c.out.w.Header().Set("Connection", "close") // the rest of the body is not worth reading
-		}
-		_ = r.write(c.out.w, c.id, c.d.anthropic) // the client may be gone: the row says what happened
-	}
-}
-
-// end runs once, however the call ended. It is the only way out of serve.
-func (c *call) end() {
-	p := recover()
-	if p != nil && p != http.ErrAbortHandler {
-		c.panicked(p)
-		err := &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: its log has more under this request id"}
-		c.fail(err)
-	}
-	c.finish()
-	if c.out.open || p == http.ErrAbortHandler {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-func (c *call) panicked(p any) {
-	c.g.Log.Error("request handler panicked", "request", c.row.ID, "panic", p, "stack", string(debug.Stack()))
-}
-
-// guard runs one step of finish. A panic in it must not lose the steps that follow.
-func (c *call) guard(step func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			c.panicked(p)
-		}
-	}()
-	step()
-}
-
-// finish settles the call: place given back, usage, cost, the record, the counters.
-func (c *call) finish() {
-	g, r := c.g, c.row
-	if n := len(r.Attempts); n > 0 {
-		c.guard(func() {
-			if r.Attempts[n-1].Outcome == api.OutcomeOpen {
-				c.ended(r.Outcome, r.Error, route.Neutral)
-			}
-		})
-		if !c.priced || r.Outcome != api.OutcomeOK {
-			c.guard(c.price)
-		}
-	}
-	g.leave(c)
-	// From here on nobody else sees the row.
-	r.Duration = api.Span(time.Since(r.Started))
-	g.count(c)
-	g.budget.Give(c.extra)
-	g.bodies.Add(-c.room)
-	if g.Tokens != nil {
-		c.guard(func() {
-			if late := r.Usage.Completion() - c.tokens.Load(); r.UsageSource == api.UsageUpstream && late > 0 {
-				g.Tokens(int(min(late, math.MaxInt32)))
-			}
-		})
-	}
-	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
-		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
-	}
-	if c.body != nil {
-		c.body.put()
-		c.body = nil
-	}
 }
 
 // waited adds to the time in line.
