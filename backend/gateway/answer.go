@@ -68,6 +68,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		c.note(func(r *api.Request) { r.Error = msg })
 	}
 	h := c.header(rep)
+	c.note(func(r *api.Request) { r.Status, r.Outcome = status, outcome })
 	if outcome == api.OutcomeOK {
 		c.price()
 		if c.wantsCost {
@@ -75,7 +76,6 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		}
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
-	c.note(func(r *api.Request) { r.Status, r.Outcome = status, outcome })
 	if c.out.whole(status, b, time.Now()); c.out.err != nil {
 		return nil, gone(c.out.err)
 	}

@@ -139,7 +139,7 @@ func (c *call) resolve() error {
 	model, ok := c.g.Upstreams.Resolve(c.req.model)
 	if !ok {
 		if c.req.model == "" {
-			return invalid(http.StatusBadRequest, "missing_model", "model", "there are several models: say which one in \"model\", see GET /v1/models")
+			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
 		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
 	}
@@ -223,7 +223,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 
 // wanted is how many choices must finish. A list of prompts gives more than n: there, one has to do.
 func (c *call) wanted() int {
-	if c.d.input == "messages" {
+	if c.d.name == "chat" {
 		return c.req.n
 	}
 	return 1
@@ -272,8 +272,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	whole := false
 	defer func() { rep.close(whole) }()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
-		f := complaint(0, "it sends a compressed answer, which was not asked for", "")
-		return f, nil
+		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
 	}
 	if rep.status/100 == 2 && rep.is("Content-Type", "text/event-stream") {
 		if c.d.event == nil {

@@ -29,7 +29,7 @@ type Gateway struct {
 	CostInfo      bool          // splice cost_info into answers
 	MaxBody       int64         // bytes of a request; default 32 MiB
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
-	Queue         int           // requests that may wait for a worker, per model; default 256
+	Queue         int           // requests that may wait for a worker, per model; default 256, negative: none
 	QueueWait     time.Duration // how long one may wait; default 30 s
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
