@@ -46,8 +46,9 @@ type Lease struct {
 type Accounts interface {
 	// Open records that r was dispatched. r may change afterwards.
 	Open(r *api.Request)
-	// Price fills the cost fields of r and its attempts from their usage and shares. It may be
-	// called again after more is known, and then starts over.
+	// Price fills the cost fields of r and its attempts from their usage and shares. A stream
+	// whose client wants cost_info is priced before its end, while its Outcome is still open; if
+	// more is known later, Price is called again and starts over.
 	Price(r *api.Request)
 	// Settle records the end of r, priced. r must not change afterwards.
 	Settle(r *api.Request)
