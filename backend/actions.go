@@ -80,12 +80,7 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		}
 		return nil
 	case api.EngineRestart:
-		if b.opts.Demo {
-			return fmt.Errorf("%w: the demo cannot restart: its folder goes with it", api.ErrRefused)
-		}
-		b.restart.Store(true)
-		b.Stop(false)
-		return nil
+		return b.Restart()
 	case api.EngineReload:
 		return b.reload()
 	}

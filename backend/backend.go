@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"reflect"
 	"slices"
@@ -37,6 +36,7 @@ type Options struct {
 	Self     []string // command of our own binary, for shims and simulated workers
 	Demo     bool
 	Lease    string       // lock file that local workers live by; "" for none
+	Runtime  string       // folder for sockets whose path in the state folder would be too long
 	Listener net.Listener // of the gateway; Run closes it
 	Log      *Log
 }
@@ -72,11 +72,12 @@ type Backend struct {
 	reloading sync.Mutex
 	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
 	endLife   context.CancelFunc
-	stopOnce  sync.Once
-	stopped   chan struct{} // closed by Stop
-	endAll    atomic.Bool   // Stop: workers too
+	stopped   chan struct{} // closed when the end begins
 	stopping  atomic.Bool
-	restart   atomic.Bool
+
+	ending  sync.Mutex // guards the following
+	endAll  bool       // workers too
+	restart bool
 }
 
 // New builds an engine: it opens the ledger and starts nothing.
@@ -101,7 +102,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
-	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: secretNames(o.Config), Log: b.log}
+	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: secretNames(o.Config), Runtime: o.Runtime, Log: b.log}
 	cleanup := ""
 	if o.Lease != "" {
 		cleanup = o.Config.State
@@ -113,7 +114,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	})
 	b.upstreams = newUpstreams(b.pool)
 	b.gateway = b.newGateway(o.Config)
-	b.tester = &tester{client: &http.Client{Transport: inproc{b.gateway}}, key: b.gateway.Internal, find: b.recent.find}
+	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(o.Config); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -198,16 +199,54 @@ func (b *Backend) reload() error {
 func (b *Backend) URL() string { return b.url }
 
 // Restarting says that the engine ended to be run anew.
-func (b *Backend) Restarting() bool { return b.restart.Load() }
+func (b *Backend) Restarting() bool {
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	return b.restart
+}
 
-// Stop makes Run end: requests first, then, if asked, the workers, then the ledger. Later
-// calls change nothing.
+// Stop makes Run end: requests first, then, if asked, the workers, then the ledger. It turns a
+// restart that has begun into a stop. A later call can only ask for more: the workers too.
 func (b *Backend) Stop(workers bool) {
-	b.stopOnce.Do(func() {
-		b.endAll.Store(workers)
-		b.stopping.Store(true)
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	b.restart = false
+	b.endAll = b.endAll || workers
+	b.beginEndLocked()
+}
+
+// Restart makes Run end with Restarting true and the workers running. It is refused if the
+// engine ends already, and if what it would come back with cannot work.
+func (b *Backend) Restart() error {
+	if b.opts.Demo {
+		return fmt.Errorf("%w: the demo cannot restart: its folder goes with it", api.ErrRefused)
+	}
+	if b.opts.Load != nil {
+		if _, err := b.opts.Load(); err != nil {
+			return fmt.Errorf("%w: it would not start again: %w", api.ErrRefused, err)
+		}
+	}
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	if b.stopping.Load() {
+		return fmt.Errorf("%w: the engine is ending already", api.ErrRefused)
+	}
+	b.restart = true
+	b.beginEndLocked()
+	return nil
+}
+
+func (b *Backend) beginEndLocked() {
+	if !b.stopping.Swap(true) {
 		close(b.stopped)
-	})
+	}
+}
+
+// endsWorkers says whether the workers go too, as far as is known now.
+func (b *Backend) endsWorkers() bool {
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	return b.endAll
 }
 
 // Run runs the engine until Stop or the end of ctx, which is a Stop that keeps the workers.
@@ -238,9 +277,10 @@ func (b *Backend) Run(ctx context.Context) error {
 		closeRecords()
 		return errors.Join(err, g.Wait(), <-ledgerDone, b.ledger.Close())
 	}
+	grace := b.config.Load().Grace
 	g.Go(func() error {
 		defer close(frontDone)
-		return b.gateway.Serve(front, b.opts.Listener, certs, b.config.Load().Grace)
+		return b.gateway.Serve(front, b.opts.Listener, certs, grace)
 	})
 	g.Go(func() error {
 		select {
@@ -250,27 +290,24 @@ func (b *Backend) Run(ctx context.Context) error {
 		case <-gctx.Done(): // a part failed: the rest ends too
 		}
 		b.stopping.Store(true)
+		// The gateway cuts its connections after the grace; prompt tests have none.
+		cut := time.AfterFunc(grace, b.endLife)
+		defer cut.Stop()
 		closeFront()
 		<-frontDone
-		b.endLife() // prompt tests
-		if b.endAll.Load() {
-			b.endWorkers(ctx)
+		b.endLife()
+		b.tester.close()
+		var err error
+		if b.endsWorkers() {
+			// However long that takes: who asked for it waits for "all gone".
+			err = b.pool.StopAll(context.WithoutCancel(ctx))
 		}
 		end()
-		return nil
+		return err
 	})
 	err = g.Wait()
-	b.endLife()
-	b.tester.wait()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.ledger.Close())
-}
-
-// endWorkers ends every worker that is ours, however long that takes.
-func (b *Backend) endWorkers(ctx context.Context) {
-	if err := b.pool.StopAll(context.WithoutCancel(ctx)); err != nil {
-		b.notice(api.Notice{Level: "error", Text: err.Error()})
-	}
 }
 
 // notice shows something to the operator and logs it.

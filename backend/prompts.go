@@ -33,13 +33,14 @@ var promptID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // tester sends prompts through the engine's own gateway, as any client would, and keeps their
 // answers for consoles.
 type tester struct {
-	client *http.Client // reaches the gateway in-process
-	key    string       // the gateway's internal key
-	find   func(requestID string) (api.Request, bool)
+	gateway *inproc
+	key     string // the gateway's internal key
+	find    func(requestID string) (api.Request, bool)
 
-	mu   sync.Mutex
-	runs []*promptRun // newest first
-	wg   sync.WaitGroup
+	mu     sync.Mutex
+	runs   []*promptRun // newest first
+	closed bool         // no more are taken
+	wg     sync.WaitGroup
 }
 
 type promptRun struct {
@@ -71,6 +72,10 @@ func (t *tester) send(ctx context.Context, a api.Action) error {
 	}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		cancel()
+		return fmt.Errorf("%w: the engine is ending", api.ErrRefused)
+	}
 	for _, r := range t.runs {
 		if r.state.ID == a.ID {
 			cancel()
@@ -129,7 +134,7 @@ func (t *tester) stream(ctx context.Context, run *promptRun, body []byte) error 
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+t.key)
-	resp, err := t.client.Do(req)
+	resp, err := t.gateway.RoundTrip(req)
 	if err != nil {
 		return err
 	}
@@ -314,8 +319,15 @@ func (t *tester) prompts(health func(requestID string) *float64) []api.Prompt {
 	return out
 }
 
-// wait waits for the running tests; cancel their context first.
-func (t *tester) wait() { t.wg.Wait() }
+// close takes no more tests and waits until the running ones, and what the gateway still does
+// for them, have ended; cancel their context first.
+func (t *tester) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.wg.Wait()
+	t.gateway.wait()
+}
 
 // head is the first n characters of s.
 func head(s string, n int) string {

@@ -47,7 +47,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	g.draining.Store(true)
 	wait, done := context.WithTimeout(base, grace)
 	defer done()
-	if srv.Shutdown(wait) == nil {
+	// Calls within this process have no connection: they are waited for by their count.
+	if srv.Shutdown(wait) == nil && g.Drain(wait) == nil {
 		<-failed
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/charmbracelet/x/term"
@@ -58,30 +59,33 @@ func onTerminal() bool {
 }
 
 // openConsole runs the console on a source until its user leaves, and says what goes on.
-func openConsole(cmd *cobra.Command, src api.Source, f *consoleFlags) error {
+func openConsole(cmd *cobra.Command, c *api.Client, f *consoleFlags) error {
+	// An engine that is not there is said here, not on an empty screen.
+	s, err := fetch(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
 	if !onTerminal() {
-		s, err := fetch(cmd.Context(), src)
-		if err != nil {
-			return err
-		}
 		return printStatus(cmd.OutOrStdout(), s, false)
 	}
-	_, err := tui.Run(cmd.Context(), tui.Options{
-		Source: src, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
+	_, err = tui.Run(cmd.Context(), tui.Options{
+		Source: c, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
 	})
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 2*time.Second)
 	defer cancel()
-	s, err := src.Snapshot(ctx)
+	s, err = c.Snapshot(ctx)
 	switch {
 	case errors.Is(err, api.ErrAway), err == nil && s.Engine.Stopping:
 		fmt.Fprintln(cmd.OutOrStdout(), "the engine has stopped, or is stopping")
 	case err != nil:
 		return err
+	case strings.HasPrefix(c.Addr(), "ssh://"):
+		fmt.Fprintf(cmd.OutOrStdout(), "still serving on %s; \"vllmdeck attach %s\" returns\n", safe(s.Engine.URL), c.Addr())
 	default:
-		fmt.Fprintf(cmd.OutOrStdout(), "still serving on %s; \"vllmdeck\" returns, \"vllmdeck stop\" ends it\n", s.Engine.URL)
+		fmt.Fprintf(cmd.OutOrStdout(), "still serving on %s; \"vllmdeck\" returns, \"vllmdeck stop\" ends it\n", safe(s.Engine.URL))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ type priceLookup func(ref string) (ok bool, nearest []string)
 
 // configCmd groups what there is to do with a config.
 func configCmd(g *globals, prices priceLookup) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check the config", Args: cobra.NoArgs}
+	cmd := group(&cobra.Command{Use: "config", Short: "Check the config"})
 	var asJSON bool
 	check := &cobra.Command{
 		Use:   "check [FILE]",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 const realThing = `Everything here is SIMULATED. For the real thing:
   vllmdeck init        writes a config from the GPUs, vLLM and models of this machine
   vllmdeck setup cpu   builds a real vLLM and a small real model, without a GPU (6 GB, minutes)`
+
+const demoListen = "127.0.0.1:0" // a free port
 
 // demoOptions are what a demo can be asked for.
 type demoOptions struct {
@@ -46,7 +49,7 @@ measured. Everything simulated says SIMULATED.`,
 	}
 	cmd.Flags().BoolVar(&o.headless, "headless", false, "no console: serve and print what happens until interrupted")
 	cmd.Flags().Int64Var(&o.seed, "seed", 1, "of prompts, texts, arrivals and faults")
-	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the gateway")
+	cmd.Flags().StringVar(&o.listen, "listen", demoListen, "address of the gateway")
 	cmd.Flags().BoolVar(&o.quiet, "no-traffic", false, "no synthetic clients")
 	f.register(cmd)
 	return cmd
@@ -69,23 +72,24 @@ cost:
   baseline: openai/gpt-4o-mini
   gpu_hour: 0.34
   label: "demo rate, SIMULATED: RTX 4090 list price of 2026-09-25"
-`, o.listen, state, o.seed)
+`, cmp.Or(o.listen, demoListen), state, o.seed)
 }
 
 func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
-	dir, err := os.MkdirTemp("", "vllmdeck-demo-")
+	sweepDemos()
+	dir, err := os.MkdirTemp("", demoPrefix)
 	if err != nil {
-		return fmt.Errorf("make demo folder: %w", err)
+		return fmt.Errorf("make demo folder: %w: set TMPDIR to a folder of yours", err)
 	}
 	defer os.RemoveAll(dir)
-	lease, err := holdLease(filepath.Join(dir, "lease"))
+	lease, path, err := holdLease(dir)
 	if err != nil {
 		return err
 	}
 	defer lease.Close()
 	cfg, err := config.Reader{Prices: cost.Embedded().Known}.Parse("", []byte(demoConfig(o, dir)))
 	if err != nil {
-		return fmt.Errorf("demo config: %w", err)
+		return &exitError{code: exitUsage, err: fmt.Errorf("demo config: %w", err)} // --listen
 	}
 
 	ctx, cancel := context.WithCancel(cmd.Context())
@@ -97,9 +101,12 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 		out = cmd.ErrOrStderr()
 		fmt.Fprintln(out, realThing)
 	}
+	front, closeFront := context.WithCancel(ctx)
+	defer closeFront()
 	go func() {
+		defer closeFront()
 		_, err := runEngine(ctx, engineOptions{
-			cfg: cfg, demo: true, stopWorkers: true, lease: lease.Name(), out: out, ready: func(e *engine) { ready <- e },
+			cfg: cfg, demo: true, stopWorkers: true, lease: path, out: out, ready: func(e *engine) { ready <- e },
 		})
 		ended <- err
 	}()
@@ -107,35 +114,40 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 	select {
 	case e = <-ready:
 	case err := <-ended:
+		if errors.Is(err, context.Canceled) {
+			return nil // told to end before it had begun
+		}
 		return err
 	}
 	clients := make(chan struct{})
 	go func() {
 		defer close(clients)
 		if !o.quiet {
-			newDemoClients(e.url, o.seed, e).run(ctx)
+			newDemoClients(e.url, o.seed, e).run(front)
 		}
 	}()
-	err = demoFront(cmd, f, o, e, ended)
+	err = demoFront(front, cmd, f, o, e)
+	closeFront()
 	e.Stop(true)
-	cancel()
 	<-clients
-	if eerr := <-ended; err == nil && eerr != nil && !errors.Is(eerr, context.Canceled) {
+	if eerr := <-ended; err == nil {
 		err = eerr
+	}
+	if err == nil && !o.headless {
+		_ = lease.Close()
+		_ = os.RemoveAll(dir)
+		fmt.Fprintln(cmd.OutOrStdout(), "the demo has ended; nothing is left.")
+		fmt.Fprintln(cmd.OutOrStdout(), realThing)
 	}
 	return err
 }
 
-// demoFront is what the user sees until the demo ends: the console, or lines.
-func demoFront(cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine, ended chan error) error {
+// demoFront is what the user sees until ctx ends: the console, or lines.
+func demoFront(ctx context.Context, cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine) error {
 	if !o.headless {
-		_, err := tui.Run(cmd.Context(), tui.Options{
+		_, err := tui.Run(ctx, tui.Options{
 			Source: e, Demo: true, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
 		})
-		if err == nil {
-			fmt.Fprintln(cmd.OutOrStdout(), "the demo has ended; nothing is left.")
-			fmt.Fprintln(cmd.OutOrStdout(), realThing)
-		}
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "SIMULATED: serving on "+e.url)
@@ -144,14 +156,14 @@ func demoFront(cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine, en
 	defer tick.Stop()
 	for {
 		select {
-		case <-cmd.Context().Done():
-			return nil
-		case err := <-ended:
-			ended <- err // for who waits after us
+		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		s, err := fetch(cmd.Context(), api.Source(e))
+		s, err := fetch(ctx, api.Source(e))
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -159,16 +171,40 @@ func demoFront(cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine, en
 	}
 }
 
+const leaseName = "lease" // in a demo's folder
+
 // holdLease takes a lock that ends with this process, however it ends: the demo's workers live
-// by it.
-func holdLease(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// by it. Nobody ever finds it free: it is locked before it has its name.
+func holdLease(dir string) (_ *os.File, path string, err error) {
+	path = filepath.Join(dir, leaseName)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("make demo lease: %w", err)
+		return nil, "", fmt.Errorf("make demo lease: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("lock demo lease: %w", err), f.Close())
+	}
+	return f, path, nil
+}
+
+// sweepDemos removes the folders of demos that died before they had workers, which would have
+// done so.
+func sweepDemos() {
+	for _, dir := range demoFolders() {
+		f, err := os.Open(filepath.Join(dir, leaseName))
+		if err != nil {
+			if st, serr := os.Stat(dir); serr == nil && time.Since(st.ModTime()) > time.Minute {
+				_ = os.RemoveAll(dir) // not one that is only starting
+			}
+			continue
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+			_ = os.RemoveAll(dir)
+		}
 		_ = f.Close()
-		return nil, fmt.Errorf("lock demo lease: %w", err)
 	}
-	return f, nil
 }

@@ -8,16 +8,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/config"
 )
 
 // engineRecord is what a running engine leaves in the runtime folder, so that every command of
-// its user finds it from any directory.
+// its user finds it from any directory. A demo leaves it in its own folder, with which it goes
+// however the demo ends.
 type engineRecord struct {
 	PID     int       `json:"pid"`
 	Birth   string    `json:"birth"` // start time of the process; tells it from a later one with its pid
@@ -30,68 +32,105 @@ type engineRecord struct {
 	Started time.Time `json:"started"`
 }
 
-// runtimeDir is the folder for sockets and engine records: private to the user, gone after a
-// reboot.
+const (
+	socketName = "engine.sock"    // in the state folder
+	demoPrefix = "vllmdeck-demo-" // of demo folders, in the folder for temporary files
+	demoRecord = "engine.json"    // in a demo's folder
+)
+
+// runtimeDirs are where sockets and engine records may be, the best first: private to the user,
+// gone after a reboot. An engine of a system service has no XDG_RUNTIME_DIR, the shell beside it
+// has: so both are looked at, whichever was written to.
+func runtimeDirs() []string {
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if base == "" {
+		base = "/run/user/" + strconv.Itoa(os.Getuid())
+	}
+	var dirs []string
+	if st, err := os.Stat(base); err == nil && st.IsDir() {
+		dirs = append(dirs, filepath.Join(base, "vllmdeck"))
+	}
+	return append(dirs, filepath.Join(os.TempDir(), "vllmdeck-"+strconv.Itoa(os.Getuid())))
+}
+
+// runtimeDir makes the first of them that can be had.
 func runtimeDir() (string, error) {
-	dir := ""
-	if base := os.Getenv("XDG_RUNTIME_DIR"); base != "" {
-		if st, err := os.Stat(base); err == nil && st.IsDir() {
-			dir = filepath.Join(base, "vllmdeck")
+	var errs []error
+	for _, dir := range runtimeDirs() {
+		err := os.MkdirAll(dir, 0o700)
+		if err == nil && !private(dir) {
+			// In a shared /tmp somebody else may have made it first.
+			err = fmt.Errorf("%s is not a private folder of this user: remove it", dir)
 		}
+		if err == nil {
+			err = writable(dir)
+		}
+		if err == nil {
+			return dir, nil
+		}
+		errs = append(errs, err)
 	}
-	if dir == "" {
-		dir = filepath.Join(os.TempDir(), "vllmdeck-"+strconv.Itoa(os.Getuid()))
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make runtime folder: %w", err)
-	}
+	return "", fmt.Errorf("make runtime folder: %w: set XDG_RUNTIME_DIR to a folder of yours", errors.Join(errs...))
+}
+
+// private says whether a folder is ours and closed to others.
+func private(dir string) bool {
 	st, err := os.Lstat(dir)
+	return err == nil && st.IsDir() && st.Mode().Perm()&0o077 == 0 && ownedByUs(st)
+}
+
+// recordPath is where rec belongs.
+func (rec engineRecord) recordPath() (string, error) {
+	if rec.Demo {
+		return filepath.Join(rec.State, demoRecord), nil
+	}
+	dir, err := runtimeDir()
 	if err != nil {
-		return "", fmt.Errorf("look at runtime folder: %w", err)
+		return "", err
 	}
-	// In a shared /tmp somebody else may have made it first.
-	if !st.IsDir() || st.Mode().Perm()&0o077 != 0 || !ownedByUs(st) {
-		return "", fmt.Errorf("runtime folder %s is not a private folder of this user: remove it, or set XDG_RUNTIME_DIR", dir)
-	}
-	return dir, nil
+	return filepath.Join(dir, "engine-"+strconv.Itoa(rec.PID)+".json"), nil
 }
 
 // register leaves rec where other commands look. The returned func takes it away.
 func (rec engineRecord) register() (func(), error) {
-	dir, err := runtimeDir()
+	path, err := rec.recordPath()
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "engine-"+strconv.Itoa(rec.PID)+".json")
 	text, err := json.Marshal(rec)
 	if err != nil {
 		return nil, fmt.Errorf("encode engine record: %w", err)
 	}
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
-		return nil, fmt.Errorf("write engine record: %w", err)
+	err = os.WriteFile(tmp, text, 0o600)
+	if err == nil {
+		err = os.Rename(tmp, path)
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err != nil {
+		_ = os.Remove(tmp)
 		return nil, fmt.Errorf("write engine record: %w", err)
 	}
 	return func() { _ = os.Remove(path) }, nil
 }
 
-// alive says whether the process of the record still is that process.
+// alive says whether the engine of the record runs. One in a container beside us cannot be seen
+// by its pid, but answers.
 func (rec engineRecord) alive() bool {
-	return processAlive(rec.PID) && processBirth(rec.PID) == rec.Birth
+	return processIs(rec.PID, rec.Birth) || answers(rec.Socket)
 }
 
 // runningEngines lists the engines of this user, newest first, and clears away the records of
 // dead ones.
-func runningEngines() ([]engineRecord, error) {
-	dir, err := runtimeDir()
-	if err != nil {
-		return nil, err
+func runningEngines() []engineRecord {
+	var paths []string
+	for _, dir := range runtimeDirs() {
+		if private(dir) {
+			found, _ := filepath.Glob(filepath.Join(dir, "engine-*.json")) // the pattern is ours: no error
+			paths = append(paths, found...)
+		}
 	}
-	paths, err := filepath.Glob(filepath.Join(dir, "engine-*.json"))
-	if err != nil {
-		return nil, err
+	for _, dir := range demoFolders() {
+		paths = append(paths, filepath.Join(dir, demoRecord))
 	}
 	var recs []engineRecord
 	for _, p := range paths {
@@ -102,12 +141,21 @@ func runningEngines() ([]engineRecord, error) {
 		var rec engineRecord
 		if json.Unmarshal(text, &rec) != nil || !rec.alive() {
 			_ = os.Remove(p)
+			if filepath.Dir(rec.Socket) == filepath.Dir(p) {
+				_ = os.Remove(rec.Socket)
+			}
 			continue
 		}
 		recs = append(recs, rec)
 	}
-	sort.Slice(recs, func(i, k int) bool { return recs[i].Started.After(recs[k].Started) })
-	return recs, nil
+	slices.SortFunc(recs, func(a, b engineRecord) int { return b.Started.Compare(a.Started) })
+	return recs
+}
+
+// demoFolders are the folders of demos of this user, running or not.
+func demoFolders() []string {
+	found, _ := filepath.Glob(filepath.Join(os.TempDir(), demoPrefix+"*")) // the pattern is ours: no error
+	return slices.DeleteFunc(found, func(dir string) bool { return !private(dir) })
 }
 
 var errNoEngine = &exitError{code: exitRunning, err: errors.New(`no engine runs: "vllmdeck" starts one, "vllmdeck serve" in the foreground`)}
@@ -115,12 +163,8 @@ var errNoEngine = &exitError{code: exitRunning, err: errors.New(`no engine runs:
 // findEngine picks the engine that a command without --engine means: the real one of this
 // user. A demo counts only where demos is set and nothing else runs.
 func findEngine(demos bool) (engineRecord, error) {
-	recs, err := runningEngines()
-	if err != nil {
-		return engineRecord{}, err
-	}
 	var real, demo []engineRecord
-	for _, r := range recs {
+	for _, r := range runningEngines() {
 		if r.Demo {
 			demo = append(demo, r)
 		} else {
@@ -151,11 +195,57 @@ func (g *globals) dial() (*api.Client, error) {
 		}
 		return c, nil
 	}
-	rec, err := findEngine(true)
+	rec, err := g.record()
 	if err != nil {
 		return nil, err
 	}
 	return api.Dial("unix:" + rec.Socket)
+}
+
+// record is the engine that runs with the config of the command line, or the one of this user.
+func (g *globals) record() (engineRecord, error) {
+	if g.config == "" {
+		rec, err := findEngine(true)
+		if !errors.Is(err, errNoEngine) {
+			return rec, err
+		}
+		// Where no runtime folder can be written, as in a read-only container, there are no records.
+		if cfg, cerr := g.load(); cerr == nil {
+			if rec, ok := engineOfState(cfg.State); ok {
+				return rec, nil
+			}
+		}
+		return rec, err
+	}
+	// By the file first: reading it may need secrets that only the engine was given.
+	if path, ok, err := config.Find(g.config); err == nil && ok {
+		for _, r := range runningEngines() {
+			if sameFile(r.Config, path) {
+				return r, nil
+			}
+		}
+	}
+	cfg, err := g.load()
+	if err != nil {
+		return engineRecord{}, err
+	}
+	if rec, ok := engineOfState(cfg.State); ok {
+		return rec, nil
+	}
+	return engineRecord{}, &exitError{code: exitRunning, err: fmt.Errorf("no engine runs with %s: \"vllmdeck --config %s\" starts one", cfg.Path, g.config)}
+}
+
+// engineOfState is the engine that works on a state folder and answers.
+func engineOfState(state string) (engineRecord, bool) {
+	for _, r := range runningEngines() {
+		if (r.State == state || sameFile(r.State, state)) && answers(r.Socket) {
+			return r, true
+		}
+	}
+	if socket := filepath.Join(state, socketName); answers(socket) {
+		return engineRecord{Socket: socket, State: state}, true
+	}
+	return engineRecord{}, false
 }
 
 // snapshot dials and fetches once.
@@ -169,9 +259,6 @@ func (g *globals) snapshot(ctx context.Context) (*api.Client, *api.Snapshot, err
 	s, err := c.Snapshot(ctx)
 	if err != nil {
 		c.Close()
-		if errors.Is(err, api.ErrAway) {
-			err = &exitError{code: exitRunning, err: err}
-		}
 		return nil, nil, err
 	}
 	return c, s, nil
@@ -180,7 +267,7 @@ func (g *globals) snapshot(ctx context.Context) (*api.Client, *api.Snapshot, err
 // controlSocket is where an engine with this state folder listens: in the folder, or, where
 // that path is too long for a socket, in the runtime folder.
 func controlSocket(state string) (string, error) {
-	path := filepath.Join(state, "engine.sock")
+	path := filepath.Join(state, socketName)
 	if len(path) <= api.MaxSocketPath {
 		return path, nil
 	}

@@ -33,6 +33,9 @@ func logsCmd(g *globals) *cobra.Command {
 			if !ok {
 				return &exitError{code: exitUsage, err: fmt.Errorf("level %q: want debug, info, warning or error", level)}
 			}
+			if count < 0 {
+				return &exitError{code: exitUsage, err: fmt.Errorf("--lines %d: want 0 or more", count)}
+			}
 			c, err := g.dial()
 			if err != nil {
 				return err
@@ -45,41 +48,42 @@ func logsCmd(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lines = atLeast(lines, least)
-			if count >= 0 && len(lines) > count {
-				lines = lines[len(lines)-count:]
-			}
 			out := cmd.OutOrStdout()
-			var after uint64
-			after = printLines(out, lines, after)
-			if !follow {
-				return nil
+			show := atLeast(lines, least)
+			if len(show) > count {
+				show = show[len(show)-count:]
+			}
+			if err := printLines(out, show); err != nil || !follow {
+				return err
 			}
 			tick := time.NewTicker(api.Tick)
 			defer tick.Stop()
+			after := lastSeq(lines, 0)
 			for {
 				select {
 				case <-cmd.Context().Done():
 					return nil
 				case <-tick.C:
 				}
-				if after == 0 {
-					after = 1 // nothing yet: ask for everything, not for the newest page again
+				// More than one page, if much came at once.
+				for {
+					if lines, err = c.Log(cmd.Context(), args[0], after); err != nil {
+						return err
+					}
+					if len(lines) == 0 {
+						break
+					}
+					after = lastSeq(lines, after)
+					if err := printLines(out, atLeast(lines, least)); err != nil {
+						return err
+					}
 				}
-				lines, err := c.Log(cmd.Context(), args[0], after)
-				if err != nil {
-					return err
-				}
-				if len(lines) > 0 {
-					after = lines[len(lines)-1].Seq
-				}
-				printLines(out, atLeast(lines, least), after)
 			}
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on as lines come")
 	cmd.Flags().StringVar(&level, "level", "debug", "only lines at least this alarming: debug, info, warning, error")
-	cmd.Flags().IntVarP(&count, "lines", "n", 200, "how many lines to begin with; -1: all that are kept")
+	cmd.Flags().IntVarP(&count, "lines", "n", 200, "how many lines to begin with, 2000 at most; the files in STATE/logs and STATE/workers have all")
 	return cmd
 }
 
@@ -96,11 +100,20 @@ func atLeast(lines []api.Line, least int) []api.Line {
 	return kept
 }
 
-// printLines writes the lines, safe for a terminal, and gives the cursor after them.
-func printLines(out io.Writer, lines []api.Line, after uint64) uint64 {
+// printLines writes the lines, safe for a terminal.
+func printLines(out io.Writer, lines []api.Line) error {
 	for _, l := range lines {
-		fmt.Fprintln(out, safe(l.Text))
-		after = max(after, l.Seq)
+		if _, err := fmt.Fprintln(out, safe(l.Text)); err != nil {
+			return err
+		}
 	}
-	return after
+	return nil
+}
+
+// lastSeq is the cursor after some lines.
+func lastSeq(lines []api.Line, before uint64) uint64 {
+	if len(lines) == 0 {
+		return before
+	}
+	return lines[len(lines)-1].Seq
 }

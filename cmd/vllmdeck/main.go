@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"charm.land/fang/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // Exit codes, the same for every command.
@@ -49,14 +53,27 @@ func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 func run(ctx context.Context, args []string) int {
 	root := rootCmd()
 	root.SetArgs(args)
-	err := fang.Execute(ctx, root, fang.WithVersion(version), fang.WithoutVersion(), fang.WithErrorHandler(printError))
+	// What goes wrong before a command begins is the command line itself.
+	begun := false
+	eachCommand(root, func(cmd *cobra.Command) {
+		if begin := cmd.RunE; begin != nil {
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				begun = true
+				return begin(cmd, args)
+			}
+		}
+	})
+	err := fang.Execute(ctx, root, fang.WithoutVersion(), fang.WithErrorHandler(printError))
+	if err != nil && !begun {
+		return exitUsage
+	}
 	return exitCode(err)
 }
 
-// printError writes an error as it is: scripts read it, and config excerpts are aligned.
-func printError(w io.Writer, _ fang.Styles, err error) {
-	if text := err.Error(); text != "" {
-		fmt.Fprintln(w, "vllmdeck: "+text)
+func eachCommand(cmd *cobra.Command, do func(*cobra.Command)) {
+	do(cmd)
+	for _, sub := range cmd.Commands() {
+		eachCommand(sub, do)
 	}
 }
 
@@ -67,7 +84,38 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &e):
 		return e.code
+	case errors.Is(err, api.ErrAway):
+		return exitRunning
 	default:
 		return exitFailed
 	}
+}
+
+// printError writes an error as it is, in the lines that it has: it may show an excerpt of a
+// file. It may also hold what a server answered, so it is made safe.
+func printError(w io.Writer, _ fang.Styles, err error) {
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(w, "vllmdeck: "+safe(text))
+	}
+}
+
+// group is a command that only holds others.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return unknownCommand(cmd, args[0])
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	text := fmt.Sprintf("unknown command %q for %q", name, cmd.CommandPath())
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return fmt.Errorf("%s: did you mean %s?", text, strings.Join(near, " or "))
+	}
+	return fmt.Errorf("%s: see %s --help", text, cmd.CommandPath())
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/charmbracelet/x/term"
@@ -42,7 +45,7 @@ figures go to stderr. TEXT "-", or none with input that is not a terminal, reads
 				text = string(b)
 			}
 			if strings.TrimSpace(text) == "" {
-				return &exitError{code: exitUsage, err: fmt.Errorf(`no prompt: vllmdeck prompt "What is the capital of France?"`)}
+				return &exitError{code: exitUsage, err: errors.New(`no prompt: vllmdeck prompt "What is the capital of France?"`)}
 			}
 			c, s, err := g.snapshot(cmd.Context())
 			if err != nil {
@@ -51,12 +54,12 @@ figures go to stderr. TEXT "-", or none with input that is not a terminal, reads
 			defer c.Close()
 			if model == "" {
 				if len(s.Models) == 0 {
-					return &exitError{code: exitFailed, err: fmt.Errorf("no models: add a worker to the config and run \"vllmdeck reload\"")}
+					return errors.New(`no models: add a worker to the config and run "vllmdeck reload"`)
 				}
 				model = s.Models[0].Name
 			}
 			a := api.Action{Verb: api.PromptSend, ID: newPromptID(), Target: model, Text: text, Args: map[string]string{}}
-			if maxTokens > 0 {
+			if cmd.Flags().Changed("max-tokens") {
 				a.Args["max_tokens"] = strconv.Itoa(maxTokens)
 			}
 			if cmd.Flags().Changed("temperature") {
@@ -65,22 +68,39 @@ figures go to stderr. TEXT "-", or none with input that is not a terminal, reads
 			if system != "" {
 				a.Args["system"] = system
 			}
-			return runPrompt(cmd, c, a, asJSON)
+			err = runPrompt(cmd, c, a, asJSON)
+			switch {
+			case errors.Is(err, api.ErrUnknown):
+				err = &exitError{code: exitUsage, err: fmt.Errorf("no model is called %q; there are: %s", model, modelNames(s))}
+			case errors.Is(err, api.ErrRefused):
+				err = &exitError{code: exitUsage, err: err}
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVarP(&model, "model", "m", "", "model (default: the first of the config)")
 	cmd.Flags().StringVar(&system, "system", "", "system message")
-	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "limit of the answer (default: the engine's, 512)")
+	cmd.Flags().IntVar(&maxTokens, "max-tokens", 0, "limit of the answer, in tokens (default: 512)")
 	cmd.Flags().Float64Var(&temperature, "temperature", 0, "sampling temperature (default 0: the same prompt, the same answer)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the answer and its figures as one JSON object")
 	return cmd
+}
+
+// modelNames lists what may be asked for.
+func modelNames(s *api.Snapshot) string {
+	var names []string
+	for _, m := range s.Models {
+		names = append(append(names, m.Name), m.Aliases...)
+	}
+	return strings.Join(names, ", ")
 }
 
 func newPromptID() string { return "p-" + strings.ToLower(rand.Text()[:10]) }
 
 // runPrompt sends a prompt and follows it to its end. Leaving early cancels it.
 func runPrompt(cmd *cobra.Command, c api.Source, a api.Action, asJSON bool) error {
-	ctx := cmd.Context()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	if err := c.Do(ctx, a); err != nil {
 		return err
 	}
@@ -101,7 +121,7 @@ func runPrompt(cmd *cobra.Command, c api.Source, a api.Action, asJSON bool) erro
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return &exitError{code: exitFailed, err: errors.New("prompt cancelled")}
 		case <-tick.C:
 		}
 		// State first: text that came before the end was seen is then complete.
@@ -150,7 +170,7 @@ func runPrompt(cmd *cobra.Command, c api.Source, a api.Action, asJSON bool) erro
 			fmt.Fprintln(cmd.ErrOrStderr(), promptFigures(p))
 		}
 		if p.State != "done" {
-			return &exitError{code: exitFailed, err: fmt.Errorf("prompt %s: %s", p.State, safe(p.Error))}
+			return fmt.Errorf("prompt %s: %s", p.State, p.Error)
 		}
 		return nil
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,11 +26,13 @@ are refused for a moment.`,
 				return err
 			}
 			defer c.Close()
+			local := !strings.HasPrefix(c.Addr(), "ssh://") && processBirth(s.Engine.PID) != ""
 			if err := c.Do(cmd.Context(), api.Action{Verb: api.EngineRestart}); err != nil {
-				return err
+				return badConfig(err)
 			}
-			tick := time.NewTicker(200 * time.Millisecond)
+			tick := time.NewTicker(100 * time.Millisecond)
 			defer tick.Stop()
+			var away time.Time
 			for {
 				select {
 				case <-cmd.Context().Done():
@@ -35,16 +40,30 @@ are refused for a moment.`,
 				case <-tick.C:
 				}
 				now, err := fetch(cmd.Context(), c)
-				if err == nil && !now.Engine.Started.Equal(s.Engine.Started) {
-					fmt.Fprintf(cmd.OutOrStdout(), "engine %s runs at %s (was %s)\n", now.Engine.Version, now.Engine.URL, s.Engine.Version)
+				switch {
+				case err == nil && !now.Engine.Started.Equal(s.Engine.Started):
+					fmt.Fprintf(cmd.OutOrStdout(), "engine %s runs at %s (was %s)\n", safe(now.Engine.Version), safe(now.Engine.URL), safe(s.Engine.Version))
 					return nil
+				case err == nil:
+					away = time.Time{}
+					continue
+				case away.IsZero():
+					away = time.Now()
 				}
-				if err != nil && !processAlive(s.Engine.PID) {
-					return fmt.Errorf("the engine did not come back: \"vllmdeck serve\" shows why; its log is in %s", s.Engine.State)
+				if local && processBirth(s.Engine.PID) == "" || time.Since(away) > spawnLimit {
+					return fmt.Errorf("the engine did not come back: \"vllmdeck serve\" shows why; its log and engine.out are in %s", safe(filepath.Join(s.Engine.State, "logs")))
 				}
 			}
 		},
 	}
+}
+
+// badConfig makes a usage error of an order that was refused because of the config.
+func badConfig(err error) error {
+	if errors.Is(err, api.ErrRefused) {
+		return &exitError{code: exitUsage, err: err}
+	}
+	return err
 }
 
 func reloadCmd(g *globals) *cobra.Command {
@@ -61,7 +80,7 @@ and running streams are not touched. A bad config is refused whole. SIGHUP does 
 			}
 			defer c.Close()
 			if err := c.Do(cmd.Context(), api.Action{Verb: api.EngineReload}); err != nil {
-				return err
+				return badConfig(err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "reloaded")
 			return nil

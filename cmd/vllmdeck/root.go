@@ -2,14 +2,11 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,10 +28,13 @@ Alone, it does the first that applies: attach to your running engine; start the 
 config found (--config, $VLLMDECK_CONFIG, ./vllmdeck.yaml, the XDG config folder, /etc/vllmdeck);
 offer a config for the vLLM found on this machine; show the demo, with simulated workers.
 Without a terminal it serves in the foreground instead, or prints the status.`,
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return bare(cmd, g, f) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return bare(cmd, g, f) },
 	}
 	root.PersistentFlags().StringVar(&g.config, "config", "", "config file")
 	root.PersistentFlags().StringVar(&g.engine, "engine", "", "engine to talk to: unix:PATH or ssh://HOST (default: your running one)")
@@ -100,10 +100,7 @@ func runConfig(cmd *cobra.Command, path string, f *consoleFlags) error {
 		return attachRecord(cmd, rec, f)
 	}
 	if !onTerminal() {
-		return serve(cmd.Context(), engineOptions{
-			cfg: cfg, load: func() (*config.Config, error) { return loadConfig(path) }, out: cmd.ErrOrStderr(),
-			ready: func(e *engine) { fmt.Fprintln(cmd.OutOrStdout(), "serving on "+e.url) },
-		})
+		return serve(cmd.Context(), serveOptions(cfg, cmd.OutOrStdout(), cmd.ErrOrStderr()))
 	}
 	rec, err := spawnEngine(cmd.Context(), cfg)
 	if err != nil {
@@ -112,77 +109,17 @@ func runConfig(cmd *cobra.Command, path string, f *consoleFlags) error {
 	return attachRecord(cmd, rec, f)
 }
 
-func engineOfState(state string) (engineRecord, bool) {
-	recs, err := runningEngines()
-	if err != nil {
-		return engineRecord{}, false
-	}
-	for _, r := range recs {
-		if r.State == state && answers(r.Socket) {
-			return r, true
-		}
-	}
-	return engineRecord{}, false
-}
-
 // loadConfig reads a config; its mistakes are a usage error.
 func loadConfig(path string) (*config.Config, error) {
 	cfg, err := config.Reader{Prices: cost.Embedded().Known}.Load(path)
 	if err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
+	// The engine is told to read it again from wherever it was started.
+	if abs, err := filepath.Abs(cfg.Path); err == nil {
+		cfg.Path = abs
+	}
 	return cfg, nil
-}
-
-// spawnEngine starts "vllmdeck serve" in a session of its own, so that it outlives this
-// terminal, and waits until it answers.
-func spawnEngine(ctx context.Context, cfg *config.Config) (engineRecord, error) {
-	self, err := ownPath()
-	if err != nil {
-		return engineRecord{}, err
-	}
-	logs := filepath.Join(cfg.State, "logs")
-	if err := os.MkdirAll(logs, 0o700); err != nil {
-		return engineRecord{}, fmt.Errorf("make state folder: %w: set state: in the config", err)
-	}
-	// Start-up errors and panics go here; the engine's log has a file of its own.
-	path := filepath.Join(logs, "engine.out")
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return engineRecord{}, fmt.Errorf("open engine output: %w", err)
-	}
-	defer out.Close()
-	child := exec.Command(self, "serve", "--quiet", "--config", cfg.Path) //nolint:noctx // the engine outlives this command on purpose
-	child.Stdout, child.Stderr = out, out
-	detach(child)
-	if err := child.Start(); err != nil {
-		return engineRecord{}, fmt.Errorf("start engine: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- child.Wait() }()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(30 * time.Second)
-	for {
-		if rec, ok := engineOfState(cfg.State); ok {
-			return rec, nil
-		}
-		select {
-		case <-ctx.Done():
-			return engineRecord{}, ctx.Err()
-		case err := <-ended:
-			text, _ := os.ReadFile(path)
-			code := exitFailed
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				code = exit.ExitCode()
-			}
-			return engineRecord{}, &exitError{code: code, err: fmt.Errorf("the engine ended at once:\n%s", strings.TrimSpace(safe(string(text))))}
-		case <-limit:
-			return engineRecord{}, fmt.Errorf("the engine (pid %d) does not answer after 30 s: see %s", child.Process.Pid, path)
-		case <-tick.C:
-		}
-	}
 }
 
 // offerConfig shows the config that fits this machine and asks; without a terminal it shows the
@@ -200,26 +137,16 @@ func offerConfig(cmd *cobra.Command, m machine, f *consoleFlags) error {
 	fmt.Fprintf(cmd.OutOrStdout(), "A vLLM was found on this machine. This config would serve it:\n\n%s\nWrite it to %s and start? [Y/n] ", text, path)
 	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 	if err != nil && answer == "" {
-		return fmt.Errorf("read answer: %w", err)
+		fmt.Fprintln(cmd.OutOrStdout())
+		return &exitError{code: exitFailed, err: errors.New("no answer: nothing was written or started")}
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "", "y", "yes":
 	default:
 		return runDemo(cmd, f, demoOptions{seed: 1})
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write config: %w", err)
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write config: %w", err)
-	}
-	_, err = file.Write(text)
-	if cerr := file.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return fmt.Errorf("write config: %w", err)
+	if err := writeConfig(path, text, false); err != nil {
+		return err
 	}
 	return runConfig(cmd, path, f)
 }

@@ -10,7 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -48,10 +48,10 @@ them too, for containers. SIGHUP reads the config again. In a systemd unit: Kill
 			if quiet {
 				out = nil
 			}
-			return serve(cmd.Context(), engineOptions{
-				cfg: cfg, load: func() (*config.Config, error) { return loadConfig(cfg.Path) },
-				stopWorkers: workers == "stop", out: out, ready: func(e *engine) { fmt.Fprintln(cmd.OutOrStdout(), "serving on "+e.url) },
-			})
+			o := serveOptions(cfg, cmd.OutOrStdout(), out)
+			o.stopWorkers = workers == "stop"
+			o.again = append(o.again, "--workers="+workers, "--quiet="+strconv.FormatBool(quiet))
+			return serve(cmd.Context(), o)
 		},
 	}
 	cmd.Flags().StringVar(&workers, "workers", "keep", "what becomes of workers when the engine ends: keep or stop")
@@ -75,12 +75,21 @@ func (g *globals) load() (*config.Config, error) {
 type engineOptions struct {
 	cfg         *config.Config
 	load        func() (*config.Config, error) // for reload; nil: there is nothing to reload
+	again       []string                       // command line of a restart
 	demo        bool
 	stopWorkers bool          // on SIGTERM and SIGINT
 	lease       string        // lock file that local workers live by; "" for none
 	out         io.Writer     // log beside the file; nil for none
 	ready       func(*engine) // called once everything listens; nil for none
-	log         *backend.Log
+}
+
+// serveOptions are those of an engine in the foreground.
+func serveOptions(cfg *config.Config, stdout, log io.Writer) engineOptions {
+	return engineOptions{
+		cfg: cfg, load: func() (*config.Config, error) { return loadConfig(cfg.Path) },
+		again: []string{"serve", "--config", cfg.Path}, out: log,
+		ready: func(e *engine) { fmt.Fprintln(stdout, "serving on "+e.url) },
+	}
 }
 
 // engine is a running engine with its control socket and its place in the runtime folder.
@@ -100,7 +109,7 @@ func serve(ctx context.Context, o engineOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := execSelf(self, os.Args[1:]); err != nil {
+	if err := execSelf(self, o.again); err != nil {
 		return fmt.Errorf("run %s anew: %w", self, err)
 	}
 	return nil
@@ -108,11 +117,16 @@ func serve(ctx context.Context, o engineOptions) error {
 
 // runEngine is one life of an engine. It says true if a restart was asked for.
 func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
+	starting, abort := context.WithCancel(ctx)
+	defer abort()
+	sigs := catchSignals(o, abort)
+	defer sigs.stop()
+
 	lock, err := backend.OpenState(o.cfg.State)
 	var held *backend.HeldError
 	switch {
 	case errors.As(err, &held):
-		return false, &exitError{code: exitRunning, err: fmt.Errorf("an engine runs on this state already: pid %d at %s (\"vllmdeck\" attaches to it, \"vllmdeck stop\" ends it)", held.PID, held.URL)}
+		return false, &exitError{code: exitRunning, err: fmt.Errorf(`%w ("vllmdeck" attaches to it, "vllmdeck stop" ends it)`, held)}
 	case err != nil:
 		return false, err
 	}
@@ -131,32 +145,34 @@ func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
 	elog := backend.NewLog(outs...)
 	log := slog.New(elog)
 
-	ln, err := listenGateway(ctx, o.cfg)
+	ln, err := listenGateway(starting, o.cfg)
 	if err != nil {
 		return false, err
 	}
 	defer ln.Close()
+	socket, err := controlSocket(o.cfg.State)
+	if err != nil {
+		return false, err
+	}
+	control, err := api.Listen(starting, socket)
+	if err != nil {
+		return false, err
+	}
+	defer control.Close()
 	self, err := ownPath()
 	if err != nil {
 		return false, err
 	}
-	b, err := backend.New(ctx, backend.Options{
-		Config: o.cfg, Load: o.load, Version: version, Self: []string{self}, Demo: o.demo, Lease: o.lease, Listener: ln, Log: elog,
+	runtime, _ := runtimeDir() // needed for long paths alone, and then missed there
+	b, err := backend.New(starting, backend.Options{
+		Config: o.cfg, Load: o.load, Version: version, Self: []string{self}, Demo: o.demo, Lease: o.lease, Runtime: runtime, Listener: ln, Log: elog,
 	})
 	if err != nil {
 		return false, err
 	}
-	e := &engine{Backend: b, url: b.URL()}
+	sigs.order(b, log)
+	e := &engine{Backend: b, url: b.URL(), socket: socket}
 	if err := lock.Publish(e.url); err != nil {
-		return false, err
-	}
-
-	e.socket, err = controlSocket(o.cfg.State)
-	if err != nil {
-		return false, err
-	}
-	control, err := api.Listen(ctx, e.socket)
-	if err != nil {
 		return false, err
 	}
 	// No limit on how long a request takes: a stop waits for its workers.
@@ -167,60 +183,27 @@ func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
 		_ = srv.Close()
 		<-controlDone
 	}()
-	rec := engineRecord{
-		PID: os.Getpid(), Birth: processBirth(os.Getpid()), Socket: e.socket, URL: e.url, State: o.cfg.State,
+	unregister, err := engineRecord{
+		PID: os.Getpid(), Birth: processBirth(os.Getpid()), Socket: socket, URL: e.url, State: o.cfg.State,
 		Config: o.cfg.Path, Version: version, Demo: o.demo, Started: time.Now(),
-	}
-	unregister, err := rec.register()
+	}.register()
 	if err != nil {
-		return false, err
+		// It serves all the same: a read-only container may have no such folder.
+		log.Warn("other commands find this engine by its config or socket alone", "error", err, "socket", "unix:"+socket)
+	} else {
+		defer unregister()
 	}
-	defer unregister()
 
-	stopSignals := handleSignals(b, log, o)
-	defer stopSignals()
 	log.Info("engine started", "version", version, "pid", os.Getpid(), "url", e.url, "state", o.cfg.State, "config", o.cfg.Path)
+	for _, w := range o.cfg.Warnings {
+		log.Warn("config", "warning", w)
+	}
 	if o.ready != nil {
 		o.ready(e)
 	}
 	err = b.Run(ctx)
 	log.Info("engine ended", "restart", b.Restarting())
 	return b.Restarting(), err
-}
-
-// handleSignals turns signals into orders. A second SIGTERM or SIGINT ends the process at once.
-func handleSignals(b *backend.Backend, log *slog.Logger, o engineOptions) func() {
-	ch := make(chan os.Signal, 4)
-	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		stopping := false
-		for {
-			select {
-			case <-done:
-				return
-			case s := <-ch:
-				if s == syscall.SIGHUP {
-					if o.demo {
-						b.Stop(true) // its terminal is gone
-						continue
-					}
-					if err := b.Do(context.Background(), api.Action{Verb: api.EngineReload}); err != nil {
-						log.Error("reload refused", "error", err)
-					}
-					continue
-				}
-				if stopping {
-					log.Warn("engine ends at once", "signal", s.String())
-					os.Exit(exitFailed)
-				}
-				stopping = true
-				log.Info("engine stops", "signal", s.String(), "stop_workers", o.stopWorkers)
-				b.Stop(o.stopWorkers)
-			}
-		}
-	}()
-	return func() { signal.Stop(ch); close(done) }
 }
 
 // listenGateway opens the gateway's port, and names who has it if somebody does.
@@ -250,11 +233,17 @@ func ownPath() (string, error) {
 	return startPath, nil
 }
 
-// startPath is read when the process starts: later, a replaced file would show as deleted.
+// startPath is read when the process starts: later, a replaced file would show as deleted. It is
+// the path that the process was called by, links unresolved: an upgrade may turn a link round.
 var startPath = func() string {
-	p, err := os.Executable()
+	exe, err := os.Executable()
 	if err != nil {
 		return ""
 	}
-	return p
+	if called, err := exec.LookPath(os.Args[0]); err == nil {
+		if abs, err := filepath.Abs(called); err == nil && sameFile(abs, exe) {
+			return abs
+		}
+	}
+	return exe
 }()

@@ -34,11 +34,10 @@ var ggufScript []byte
 var tinyScript []byte
 
 func setupCmd(*globals) *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "setup",
 		Short: "Set up a real vLLM on this machine",
-		Args:  cobra.NoArgs,
-	}
+	})
 	cmd.AddCommand(setupCPUCmd())
 	return cmd
 }

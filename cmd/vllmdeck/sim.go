@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"time"
 
@@ -28,9 +27,9 @@ func simCmd() *cobra.Command {
 				}
 				p.Faults = append(p.Faults, f)
 			}
-			self, err := os.Executable()
+			self, err := ownPath()
 			if err != nil {
-				return fmt.Errorf("find own executable: %w", err)
+				return err
 			}
 			p.Engine = []string{self, "sim", "engine-core"}
 			p.Log, p.Err = os.Stdout, os.Stderr

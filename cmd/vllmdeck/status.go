@@ -28,6 +28,9 @@ JSON object) each time.`,
 		Example: "vllmdeck status\nvllmdeck status --json | jq .workers[].state\nvllmdeck status --watch --every 5s",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if every <= 0 {
+				return &exitError{code: exitUsage, err: fmt.Errorf("--every %s: want a time above 0", every)}
+			}
 			c, s, err := g.snapshot(cmd.Context())
 			if err != nil {
 				return err
@@ -93,38 +96,7 @@ func statusText(s *api.Snapshot) string {
 		b.WriteString("  SIMULATED")
 	}
 	b.WriteString("\n\n")
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "WORKER\tMODEL\tSTATE\tPID\tRUN/Q\tKV\tTOK/S\tUP")
-	for _, w := range s.Workers {
-		state := string(w.State)
-		switch {
-		case w.Stalled:
-			state = "stalled"
-		case w.State == api.Starting && w.Phase != "":
-			state += ": " + w.Phase
-			if w.Progress != nil {
-				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
-			}
-		}
-		if w.Simulated {
-			state += " (SIMULATED)"
-		}
-		up := "-"
-		if !w.Started.IsZero() && w.State != api.Failed && w.State != api.Stopped {
-			up = age(s.Time.Sub(w.Started))
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\n", safe(w.Name), safe(w.Model), state, number(w.PID), figure(w.Running, "%.0f"),
-			figure(w.Waiting, "%.0f"), percent(w.KV), figure(w.OutRate, "%.0f"), up)
-	}
-	_ = tw.Flush()
-	for _, w := range s.Workers {
-		if w.Error != "" {
-			fmt.Fprintf(&b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
-			if w.Remedy != "" {
-				fmt.Fprintf(&b, "  %s\n", safe(w.Remedy))
-			}
-		}
-	}
+	workerTable(&b, s)
 	if len(s.Workers) == 0 {
 		b.WriteString("no workers: \"vllmdeck init\" writes a config from what this machine has\n")
 	}
@@ -155,6 +127,42 @@ func statusText(s *api.Snapshot) string {
 		}
 	}
 	return b.String()
+}
+
+// workerTable lists the workers, and below them what is wrong with any.
+func workerTable(b *strings.Builder, s *api.Snapshot) {
+	tw := tabwriter.NewWriter(b, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, "WORKER\tMODEL\tSTATE\tPID\tRUN/Q\tKV\tTOK/S\tUP")
+	for _, w := range s.Workers {
+		state := string(w.State)
+		switch {
+		case w.Stalled:
+			state = "stalled"
+		case w.State == api.Starting && w.Phase != "":
+			state += ": " + w.Phase
+			if w.Progress != nil {
+				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
+			}
+		}
+		if w.Simulated {
+			state += " (SIMULATED)"
+		}
+		up := "-"
+		if !w.Started.IsZero() && w.State != api.Failed && w.State != api.Stopped {
+			up = age(s.Time.Sub(w.Started))
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s/%s\t%s\t%s\t%s\n", safe(w.Name), safe(w.Model), state, number(w.PID), figure(w.Running, "%.0f"),
+			figure(w.Waiting, "%.0f"), percent(w.KV), figure(w.OutRate, "%.0f"), up)
+	}
+	_ = tw.Flush()
+	for _, w := range s.Workers {
+		if w.Error != "" {
+			fmt.Fprintf(b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
+			if w.Remedy != "" {
+				fmt.Fprintf(b, "  %s\n", safe(w.Remedy))
+			}
+		}
+	}
 }
 
 const watchHeader = "TIME      READY  IN-FLIGHT  QUEUED  REQ/S  TOK/S  TTFT-P95  FAILED  NET"

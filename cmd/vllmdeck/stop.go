@@ -28,6 +28,9 @@ With names, stop those workers alone; the engine goes on.
 It names what will stop and asks; without a terminal it needs --yes.`,
 		ValidArgsFunction: g.completeWorkers,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if keep && len(args) > 0 {
+				return &exitError{code: exitUsage, err: errors.New("--keep-workers is for stopping the engine: leave out the names, or the flag")}
+			}
 			c, s, err := g.snapshot(cmd.Context())
 			if err != nil {
 				return err
@@ -41,26 +44,17 @@ It names what will stop and asks; without a terminal it needs --yes.`,
 				return err
 			}
 			if len(args) > 0 {
-				for _, w := range args {
-					if err := c.Do(cmd.Context(), api.Action{Verb: api.WorkerStop, Target: w}); err != nil {
-						return err
-					}
-				}
-				for _, w := range args {
-					if err := waitWorker(cmd, c, w, api.Stopped, 5*time.Minute); err != nil {
-						return err
-					}
-				}
-				return nil
+				return orderWorkers(cmd, c, s, args, api.WorkerStop, api.Stopped, orderLimit)
 			}
 			workers := "stop"
 			if keep {
 				workers = "keep"
 			}
+			gone := engineGone(c, s.Engine.PID)
 			if err := c.Do(cmd.Context(), api.Action{Verb: api.EngineStop, Args: map[string]string{"workers": workers}}); err != nil {
 				return err
 			}
-			if err := waitGone(cmd.Context(), c, s.Engine.PID); err != nil {
+			if err := gone(cmd.Context()); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "stopped")
@@ -96,7 +90,7 @@ func stopPlan(s *api.Snapshot, args []string, keep bool) (string, error) {
 		}
 		return b.String(), nil
 	}
-	fmt.Fprintf(&b, "This stops:\n  the engine at %s (pid %d, %d requests in flight)\n", s.Engine.URL, s.Engine.PID, s.Traffic.InFlight)
+	fmt.Fprintf(&b, "This stops:\n  the engine at %s (pid %d, %d requests in flight)\n", safe(s.Engine.URL), s.Engine.PID, s.Traffic.InFlight)
 	if keep {
 		b.WriteString("The workers go on.\n")
 		return b.String(), nil
@@ -129,29 +123,41 @@ func confirm(cmd *cobra.Command, plan string, yes bool) error {
 	case "y", "yes":
 		return nil
 	}
-	return &exitError{code: exitFailed, err: errors.New("nothing was stopped")}
+	return errors.New("nothing was stopped")
 }
 
-// waitGone waits until the engine's process has ended, however long its workers take; where
-// that cannot be seen (another host), until its socket is silent.
-func waitGone(ctx context.Context, c *api.Client, pid int) error {
-	local := !strings.HasPrefix(c.Addr(), "ssh://")
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		if local && pid != os.Getpid() {
-			if !processAlive(pid) {
+// engineGone gives a func that waits until an engine has ended, however long its workers take:
+// until its process is gone, and where that cannot be seen (another host, a container), until its
+// socket is silent.
+func engineGone(c *api.Client, pid int) func(context.Context) error {
+	birth := ""
+	if !strings.HasPrefix(c.Addr(), "ssh://") {
+		birth = processBirth(pid)
+	}
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		var silent time.Time
+		for {
+			if birth != "" && !processIs(pid, birth) {
 				return nil
 			}
-			continue
-		}
-		if _, err := fetch(ctx, c); errors.Is(err, api.ErrAway) {
-			return nil
+			_, err := fetch(ctx, c)
+			switch {
+			case !errors.Is(err, api.ErrAway):
+				silent = time.Time{}
+			case birth == "":
+				return nil
+			case silent.IsZero():
+				silent = time.Now()
+			case time.Since(silent) > 10*time.Second:
+				return nil // a process of that number here is not the engine, which is somewhere else
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -32,7 +34,8 @@ func versionCmd() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "vllmdeck", v.Version, v.Revision, v.Go, v.Platform)
+			words := slices.DeleteFunc([]string{"vllmdeck", v.Version, v.Revision, v.Go, v.Platform}, func(s string) bool { return s == "" })
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(words, " "))
 			return err
 		},
 	}

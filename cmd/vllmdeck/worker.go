@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,17 +15,16 @@ import (
 )
 
 func workerCmd(g *globals) *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "worker",
 		Short: "List, start, stop, restart and drain workers",
-		Args:  cobra.NoArgs,
-	}
+	})
 	cmd.AddCommand(
 		workerListCmd(g),
 		workerOrderCmd(g, "start", "Start a worker, also one that was given up", api.WorkerStart, api.Ready),
 		workerOrderCmd(g, "stop", "Stop a worker: its requests end first, then its whole process tree", api.WorkerStop, api.Stopped),
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
-		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
+		workerOrderCmd(g, "drain", "Send a worker no new requests, and wait until it has none; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
 	)
 	return cmd
@@ -45,7 +47,9 @@ func workerListCmd(g *globals) *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(s.Workers)
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), statusText(&api.Snapshot{Time: s.Time, Engine: s.Engine, Workers: s.Workers, Traffic: s.Traffic, Money: s.Money}))
+			var b strings.Builder
+			workerTable(&b, s)
+			_, err = io.WriteString(cmd.OutOrStdout(), b.String())
 			return err
 		},
 	}
@@ -55,7 +59,6 @@ func workerListCmd(g *globals) *cobra.Command {
 
 func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.State) *cobra.Command {
 	var wait time.Duration
-	var noWait bool
 	cmd := &cobra.Command{
 		Use:               name + " WORKER…",
 		Short:             short,
@@ -72,65 +75,89 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 					return unknownWorker(s, w)
 				}
 			}
-			for _, w := range args {
-				if err := c.Do(cmd.Context(), api.Action{Verb: verb, Target: w}); err != nil {
-					return err
-				}
-			}
-			if noWait {
-				return nil
-			}
-			for _, w := range args {
-				if err := waitWorker(cmd, c, w, want, wait); err != nil {
-					return err
-				}
-			}
-			return nil
+			return orderWorkers(cmd, c, s, args, verb, want, wait)
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 30*time.Minute, "how long to wait for it")
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return once the order is accepted")
+	cmd.Flags().DurationVar(&wait, "wait", orderLimit, "how long to wait for it; 0: not at all")
 	return cmd
 }
 
-// waitWorker follows one worker, a line per change, until it is in the state or has failed.
-func waitWorker(cmd *cobra.Command, c api.Source, name string, want api.State, limit time.Duration) error {
+// orderLimit is how long an order to a worker may take: a large model loads for long.
+const orderLimit = 30 * time.Minute
+
+// orderWorkers gives one order to each worker and then waits for all of them. s was seen before.
+func orderWorkers(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, verb api.Verb, want api.State, limit time.Duration) error {
+	for _, name := range names {
+		err := c.Do(cmd.Context(), api.Action{Verb: verb, Target: name})
+		if w, _ := findWorker(s, name); errors.Is(err, api.ErrRefused) && w.State == want {
+			return &exitError{code: exitRunning, err: err} // it is that already
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if limit <= 0 {
+		return nil
+	}
+	s, err := fetch(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := waitWorker(cmd, c, s, name, want, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitWorker follows one worker, a line per change, until it is in the state or has failed. s
+// was asked for after the order; it may still be from before it, as the one after it may be,
+// which was perhaps being made then.
+func waitWorker(cmd *cobra.Command, c api.Source, s *api.Snapshot, name string, want api.State, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
-	tick := time.NewTicker(api.Tick)
+	tick := time.NewTicker(api.Tick / 2)
 	defer tick.Stop()
-	last, seen := "", time.Now()
+	first, engine := s.Seq+2, s.Engine.Started
+	last := ""
 	for {
-		// The order is carried out by the worker's own loop: its first effect may take a tick.
+		if s.Seq >= first || !s.Engine.Started.Equal(engine) {
+			w, ok := findWorker(s, name)
+			if !ok {
+				return fmt.Errorf("wait for %s: it is gone from the config", name)
+			}
+			line := string(w.State)
+			switch {
+			case w.Phase != "":
+				line += ": " + w.Phase
+			case w.InFlight > 0 && w.State == api.Draining:
+				line += ": requests"
+			}
+			if line != last {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", safe(name), safe(line))
+				last = line
+			}
+			switch {
+			case w.State == want && (want != api.Draining || w.InFlight == 0):
+				return nil
+			case w.State == api.Failed && w.NextStart.IsZero():
+				return fmt.Errorf("%s failed: %s\n%s", name, w.Error, w.Remedy)
+			}
+		}
 		select {
 		case <-ctx.Done():
-			if cmd.Context().Err() != nil {
-				return cmd.Context().Err()
+			if err := cmd.Context().Err(); err != nil {
+				return err
 			}
 			return fmt.Errorf("wait for %s: still %s after %s", name, last, limit)
 		case <-tick.C:
 		}
-		s, err := fetch(ctx, c)
-		if err != nil {
+		var err error
+		if s, err = fetch(ctx, c); err != nil && ctx.Err() == nil {
 			return err
-		}
-		w, ok := findWorker(s, name)
-		if !ok {
-			return fmt.Errorf("wait for %s: it is gone from the config", name)
-		}
-		line := string(w.State)
-		if w.Phase != "" {
-			line += ": " + w.Phase
-		}
-		if line != last {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", safe(name), line)
-			last = line
-		}
-		switch {
-		case w.State == want:
-			return nil
-		case w.State == api.Failed && w.NextStart.IsZero() && time.Since(seen) > 2*api.Tick:
-			return fmt.Errorf("%s failed: %s\n%s", name, safe(w.Error), safe(w.Remedy))
+		} else if err != nil {
+			s = &api.Snapshot{Engine: api.Engine{Started: engine}} // the limit is said above
 		}
 	}
 }
