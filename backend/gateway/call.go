@@ -239,13 +239,8 @@ func (c *call) ended(outcome, msg string, result route.Result) {
 		a.Outcome, a.Error = outcome, msg
 	}
 	c.mu.Unlock()
-	if !open {
-		return
-	}
-	if c.lease.Report != nil {
+	if open {
 		c.lease.Report(result)
-	} else {
-		c.g.Upstreams.Report(c.at, result)
 	}
 }
 
