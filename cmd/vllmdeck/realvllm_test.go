@@ -130,8 +130,8 @@ func (r *rig) run(args ...string) string {
 
 func (r *rig) snapshot() *api.Snapshot {
 	r.t.Helper()
-	s := new(api.Snapshot)
-	if err := json.Unmarshal([]byte(r.run("status", "--json")), s); err != nil {
+	s, err := r.source().Snapshot(r.t.Context())
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	return s
@@ -398,7 +398,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		go func() {
 			var res result
 			defer func() { results <- res }()
-			body := fmt.Sprintf(`{"messages":[{"role":"user","content":"Story %d please"}],"max_tokens":300,"stream":%t,"temperature":0}`, i, i%2 == 0)
+			body := fmt.Sprintf(`{"messages":[{"role":"user","content":"Story %d please"}],"max_tokens":900,"ignore_eos":true,"stream":%t,"temperature":0}`, i, i%2 == 0)
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
 			if err != nil {
 				res.err = err
@@ -449,6 +449,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		t.Errorf("%d whole answers of %d: those not streamed, at least, had no content yet", whole, clients)
 	}
 
+	until(t, 10*time.Second, "w0 is started again", func() bool { return r.worker("w0").Restarts == 1 })
 	r.awaitReady("w0")
 	again := r.worker("w0")
 	if again.PID == victim.PID || again.Restarts != 1 {
@@ -460,13 +461,20 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 	}
 }
 
-func spendOf(t *testing.T, r *rig) api.Row {
-	t.Helper()
+// source is the engine behind its socket.
+func (r *rig) source() *api.Client {
+	r.t.Helper()
 	c, err := api.Dial("unix:" + filepath.Join(r.dir, "state", "engine.sock"))
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	defer c.Close()
+	r.t.Cleanup(c.Close)
+	return c
+}
+
+func spendOf(t *testing.T, r *rig) api.Row {
+	t.Helper()
+	c := r.source()
 	rows, err := c.Spend(t.Context(), api.Query{})
 	if err != nil {
 		t.Fatal(err)
