@@ -252,6 +252,22 @@ func markedProcesses(t *testing.T, marker string) (pids []int) {
 	return pids
 }
 
+// workerMarker is what marks the processes of one incarnation of a worker.
+func workerMarker(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kv := range strings.SplitSeq(string(text), "\x00") {
+		if strings.HasPrefix(kv, "VLLMDECK_WORKER_ID=") {
+			return kv
+		}
+	}
+	t.Fatalf("process %d carries no marker", pid)
+	return ""
+}
+
 // TestRealVLLMOneWorker is the life of one real worker with a real model.
 func TestRealVLLMOneWorker(t *testing.T) {
 	dir := realVLLM(t)
@@ -423,12 +439,13 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		s := r.snapshot()
 		return s.Workers[0].InFlight > 0 && s.Workers[1].InFlight > 0
 	})
+	marker := workerMarker(t, victim.PID) // a restarted w0 has another
 	killed := time.Now()
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	until(t, 5*time.Second, "EngineCore and Worker of the killed server are gone", func() bool {
-		return len(markedProcesses(t, "VLLMDECK_WORKER_ID=w0/")) == 0
+		return len(markedProcesses(t, marker)) == 0
 	})
 	t.Logf("its tree was gone %s after the kill", time.Since(killed).Round(10*time.Millisecond))
 
