@@ -130,10 +130,23 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		open := s.breaker.Open(now)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(&w), InFlight: u.pool.InFlight(name), MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			Coming: coming(&w), State: stateWord(&w),
 		})
 	}
 	return dst
+}
+
+// coming says whether a worker that is not routable will be without anybody's doing.
+func coming(w *api.Worker) bool {
+	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
+}
+
+func stateWord(w *api.Worker) string {
+	if w.Stalled {
+		return "stalled"
+	}
+	return string(w.State)
 }
 
 func or0(v *float64) float64 {
@@ -183,6 +196,3 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 		},
 	}, true
 }
-
-// Report implements gateway.Upstreams.
-func (u *upstreams) Report(string, route.Result) {}

@@ -22,7 +22,14 @@ func (c *Console) header(w int) string {
 		l.put(stAlarm, " engine does not answer, retrying ").gap(1).put(stDim, clean(c.err.Error()))
 		return l.string()
 	} else if away > 0 {
-		l.put(stAlarm, " engine does not answer, "+long(away)+" old, retrying ").gap(1)
+		if simulated(c.snap) {
+			l.put(stBadge, " SIMULATED ").gap(1)
+		}
+		if w >= 90 {
+			l.put(stAlarm, " engine does not answer, "+long(away)+" old, retrying ").gap(1)
+		} else {
+			l.put(stAlarm, " away "+long(away)+", retrying ").gap(1)
+		}
 	}
 	if c.snap == nil {
 		l.put(stStrong, " vllmdeck").gap(2).put(stDim, "connecting"+loading)
@@ -34,6 +41,11 @@ func (c *Console) header(w int) string {
 		host = "vllmdeck"
 	}
 	l.gap(1).put(stStrong, host.cut(max(w/5, 12))).gap(2)
+	for _, b := range c.badges() { // before what may be cut off
+		if b.t.width()+3 <= l.left() {
+			l.put(b.st, " "+b.t+" ").gap(1)
+		}
+	}
 	switch {
 	case c.paused:
 		l.put(stBadge, " PAUSED "+clock(s.Time)+" ").gap(1)
@@ -52,11 +64,6 @@ func (c *Console) header(w int) string {
 			st, word = stBad, "down"
 		}
 		l.put(st, "●").gap(1).put(st, word).gap(1).put(stDim, clock(s.Time)).gap(1)
-	}
-	for _, b := range c.badges() {
-		if b.t.width()+2 <= l.left() {
-			l.gap(1).put(b.st, " "+b.t+" ")
-		}
 	}
 	for _, group := range c.headline() {
 		if partsWidth(group)-len(group)+1+4 > l.left() {
@@ -84,7 +91,7 @@ func (c *Console) newer() int64 {
 func (c *Console) badges() []part {
 	s := c.snap
 	var out []part
-	if simulated(s) {
+	if simulated(s) && c.err == nil {
 		out = append(out, part{stBadge, "SIMULATED"})
 	}
 	if s.Engine.Exposed {
@@ -245,7 +252,22 @@ func tailOf(t Text, n int) Text {
 
 // hidden names the panes of the overview that this size does not show.
 func (c *Console) hidden() Text {
-	if c.view != viewOverview || c.zoom != paneNone || c.help {
+	if c.zoom != paneNone || c.help {
+		return ""
+	}
+	if c.w < 60 || c.h < 15 {
+		return ""
+	}
+	if c.w < 80 || c.h < 24 {
+		all := c.visible()
+		for i, id := range all {
+			if id == c.focused() && len(all) > 1 {
+				return "pane " + whole(i+1) + " of " + whole(len(all)) + ", tab"
+			}
+		}
+		return ""
+	}
+	if c.view != viewOverview {
 		return ""
 	}
 	var out Text
@@ -303,6 +325,9 @@ func (c *Console) statusLine(w int) *line {
 	s := c.snap
 	l := newLine(c.th, w)
 	if away := c.away(); away > 0 {
+		if simulated(s) {
+			l.put(stBadge, "SIM").gap(1)
+		}
 		return l.put(stAlarm, "away "+long(away))
 	}
 	ready := 0
@@ -372,7 +397,7 @@ func lastFull(w *api.Window, s api.Series) float64 {
 	}
 }
 
-// zone writes the start of the period in the host's zone.
+// since says when a period began.
 func since(t time.Time) Text {
 	if t.IsZero() {
 		return ""

@@ -156,7 +156,6 @@ type chart struct {
 	below  [2]style // the lower series
 	dim    int      // first point that is still filling
 	cursor int      // cell of the chart cursor, -1 for none
-	target float64  // dashed line; 0 for none
 	span   api.Span
 }
 
@@ -180,10 +179,6 @@ func (c *chart) draw(p *panel, rows int, axis bool) {
 			return 0
 		}
 		return min(max(int(math.Round(s[i]/c.top*float64(levels))), 1), levels)
-	}
-	targetRow := -1
-	if c.target > 0 && c.target <= c.top {
-		targetRow = min(int(c.target/c.top*float64(rows)), rows-1)
 	}
 	middle := (rows - 1) / 2 // its upper edge is half of the top, or its centre where rows is odd
 	for r := rows - 1; r >= 0; r-- {
@@ -214,8 +209,6 @@ func (c *chart) draw(p *panel, rows int, axis bool) {
 				l.put(stCursor, p.g.marker)
 			case x == c.cursor:
 				c.cell(l, stCursor, a, b)
-			case a+b == 0 && r == targetRow:
-				l.put(stFaint, p.g.slo)
 			case a+b == 0:
 				l.gap(1)
 			default:

@@ -3,9 +3,9 @@ package tui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -41,24 +41,23 @@ type Result struct {
 
 // Console is the only tea.Model.
 type Console struct {
-	opt   Options
-	src   api.Source
-	now   func() time.Time
-	theme string // as chosen; th is what it comes to
-	dark  bool
-	th    *theme
-	g     *glyphs
-	graph string
-	keys  []binding
+	opt    Options
+	src    api.Source
+	now    func() time.Time
+	theme  string // as chosen; th is what it comes to
+	dark   bool
+	ground bool // dark is what the terminal said, not the default
+	th     *theme
+	g      *glyphs
+	graph  string
+	keys   []binding
 
 	w, h   int
 	view   viewID
-	prev   viewID
 	focus  map[viewID]paneID
 	zoom   paneID
-	window int  // index into Snapshot.Windows
-	chosen bool // the user picked the window
-	cursor int  // chart cursor: buckets back from the newest; -1 off
+	window int // index into Snapshot.Windows
+	cursor int // chart cursor: buckets back from the newest; -1 off
 	mouse  bool
 
 	snap   *api.Snapshot // what is shown
@@ -136,7 +135,6 @@ func New(opt Options) *Console {
 			c.view = v.id
 		}
 	}
-	c.prev = c.view
 	c.th = themeNamed(c.theme, c.dark)
 	c.logs.follow = true
 	c.prompt = newPromptView()
@@ -150,6 +148,9 @@ func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, 
 	if os.Getenv("NO_COLOR") != "" {
 		opt.Theme = "mono"
 	}
+	if opt.Graph == "" && os.Getenv("TERM") == "linux" { // the font of the Linux console has no braille
+		opt.Graph = graphBlock
+	}
 	if os.Getenv("TERM") == "dumb" {
 		return runPlain(ctx, opt, os.Stdout)
 	}
@@ -162,6 +163,9 @@ func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, 
 	c.result.fill(c.live)
 	if err != nil && (errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted)) && !errors.Is(err, tea.ErrProgramPanic) {
 		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("run console: %w", err)
 	}
 	return c.result, err
 }
@@ -243,6 +247,7 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		c.w, c.h = msg.Width, msg.Height
 		c.touch()
 	case tea.BackgroundColorMsg:
+		c.ground = true
 		if c.dark != msg.IsDark() {
 			c.dark = msg.IsDark()
 			c.th = themeNamed(c.theme, c.dark)
@@ -286,6 +291,10 @@ func (c *Console) touch() { c.rev++; c.dirty = true }
 func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 	c.dirty = true
 	next := tea.Tick(api.Tick, func(time.Time) tea.Msg { return tickMsg{} })
+	if c.toast != "" && c.now().After(c.toastUntil) {
+		c.toast = ""
+		c.rev++
+	}
 	if msg.err != nil {
 		c.err = msg.err
 		if c.result.Stopped {
@@ -294,10 +303,6 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		return next
 	}
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
-	if c.toast != "" && c.now().After(c.toastUntil) {
-		c.toast = ""
-		c.rev++
-	}
 	if !c.paused {
 		c.snap = c.live
 		c.sync()
@@ -313,13 +318,15 @@ func (c *Console) sync() {
 	if c.window < 0 || c.window >= len(c.snap.Windows) {
 		c.window = c.firstWindow()
 	}
-	c.workers.sync(len(c.workerRows()), func(i int) string { return c.workerRows()[i].Name })
-	c.requests.sync(len(c.requestRows()), func(i int) string { return c.requestRows()[i].ID })
+	workers, requests := c.workerRows(), c.requestRows()
+	c.workers.sync(len(workers), func(i int) string { return workers[i].Name })
+	c.requests.sync(len(requests), func(i int) string { return requests[i].ID })
 	c.notices.sync(len(c.noticeRows()), nil)
-	c.prompts.sync(len(c.snap.Prompts), func(i int) string { return c.snap.Prompts[i].ID })
+	prompts := c.snap.Prompts
+	c.prompts.sync(len(prompts), func(i int) string { return prompts[i].ID })
 }
 
-// firstWindow is 5 minutes, or 1 minute in a demo and for an engine younger than that.
+// firstWindow is 5 minutes, or 1 minute in a demo, which has no past.
 func (c *Console) firstWindow() int {
 	want := 5 * time.Minute
 	if c.opt.Demo || c.snap.Engine.Demo {
@@ -330,7 +337,7 @@ func (c *Console) firstWindow() int {
 			return i
 		}
 	}
-	return max(len(c.snap.Windows)-1, 0)
+	return len(c.snap.Windows) - 1
 }
 
 // win is the window that is shown, nil before there is one.
@@ -366,160 +373,4 @@ func (c *Console) done(msg doneMsg) tea.Cmd {
 // say shows a line in place of the hints for a few seconds.
 func (c *Console) say(st style, t Text) {
 	c.toast, c.toastStyle, c.toastUntil = oneLine(t), st, c.now().Add(toastFor)
-}
-
-// View draws. It joins lines that panes have cached; if nothing changed it gives the frame as it was.
-func (c *Console) View() tea.View {
-	if c.dirty {
-		c.frame = c.draw()
-		c.dirty = false
-	}
-	v := tea.NewView(c.frame)
-	v.AltScreen = true
-	v.WindowTitle = "vllmdeck"
-	if c.mouse {
-		v.MouseMode = tea.MouseModeCellMotion
-	}
-	v.Cursor = c.textCursor()
-	return v
-}
-
-func (c *Console) draw() string {
-	if c.w <= 0 || c.h <= 0 {
-		return ""
-	}
-	zoom, one := c.zoom, c.focused()
-	if c.help {
-		zoom, one = paneHelp, paneHelp
-	}
-	c.rects = layout(c.view, c.w, c.h, c.need(), one, zoom)
-	rows := make([][]string, len(c.rects))
-	size := 0
-	for i, r := range c.rects {
-		rows[i] = c.pane(r)
-	}
-	rowsOut := make([]string, 0, c.h)
-	var b strings.Builder
-	for y := range c.h {
-		b.Reset()
-		for i, r := range c.rects { // rectangles of one row lie in order of X
-			if y >= r.Y && y < r.Y+r.H {
-				b.WriteString(rows[i][y-r.Y])
-			}
-		}
-		rowsOut = append(rowsOut, b.String())
-		size += b.Len() + 1
-	}
-	c.overlay(rowsOut)
-	b.Reset()
-	b.Grow(size)
-	for y, row := range rowsOut {
-		if y > 0 {
-			b.WriteByte('\n')
-		}
-		if c.opt.ASCII {
-			row = onlyASCII.Replace(row)
-		}
-		b.WriteString(row)
-	}
-	return b.String()
-}
-
-// pane gives the lines of one rectangle, from the cache if nothing they depend on changed.
-func (c *Console) pane(r Rect) []string {
-	key := cacheKey{snap: c.snap, rect: r, focus: r.Pane == c.focused(), rev: c.rev, extra: c.extra(r.Pane)}
-	if old, ok := c.cache[r.Pane]; ok && old.key == key {
-		return old.lines
-	}
-	lines := c.drawPane(r, key.focus)
-	c.cache[r.Pane] = cached{key, lines}
-	return lines
-}
-
-// extra is what a pane depends on besides snapshot and rev.
-func (c *Console) extra(id paneID) int64 {
-	switch id {
-	case paneHeader, paneList:
-		if away := c.away(); away > 0 {
-			return int64(away/time.Second) + 1
-		}
-	case paneLogs, paneWorker:
-		return c.logs.rev
-	case paneAnswer:
-		return c.prompt.rev
-	}
-	return 0
-}
-
-// away is how old the snapshot is, 0 while the engine answers.
-func (c *Console) away() time.Duration {
-	if c.err == nil {
-		return 0
-	}
-	if c.gotAt.IsZero() {
-		return time.Nanosecond
-	}
-	return max(c.now().Sub(c.gotAt), time.Nanosecond)
-}
-
-func (c *Console) need() need {
-	if c.snap == nil {
-		return need{workers: 2, requests: 10}
-	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), notices: len(c.snap.Notices), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints()}
-}
-
-// noPoints says that there is nothing to draw a chart of.
-func (c *Console) noPoints() bool {
-	w := c.win()
-	if w == nil {
-		return true
-	}
-	for _, v := range w.Output {
-		if known(v) {
-			return false
-		}
-	}
-	return w.Count == 0
-}
-
-func (c *Console) drawPane(r Rect, focus bool) []string {
-	switch r.Pane {
-	case paneHeader:
-		return []string{c.header(r.W)}
-	case paneTabs:
-		return []string{c.tabs(r.W)}
-	case paneFooter:
-		return []string{c.footer(r.W)}
-	case paneList:
-		return c.plainList(r.W, r.H)
-	}
-	p := newPanel(c.th, c.g, r, focus)
-	s := spec(r.Pane)
-	p.name = s.name
-	if n := c.paneNumber(r.Pane); n > 0 && n < len(c.g.super) && p.boxed && r.W >= 30 {
-		p.name = c.g.super[n] + s.name
-	}
-	switch {
-	case r.Pane == paneHelp:
-		p.name = "Help"
-		c.drawHelp(p)
-	case c.snap == nil && r.Pane != paneLogs:
-		c.connecting(p)
-	default:
-		s.draw(c, p)
-	}
-	if f, ok := c.filters[filterPane(r.Pane)]; ok && f.text != "" && s.filters {
-		p.value = append([]part{{stWarn, "/" + clean(f.text)}}, p.value...)
-	}
-	return p.lines()
-}
-
-func (c *Console) connecting(p *panel) {
-	if c.err == nil {
-		p.row().put(stDim, "connecting"+loading)
-		return
-	}
-	p.say(stWarn, clean(c.err.Error()))
-	p.row().put(stDim, "retrying"+loading)
 }

@@ -141,6 +141,61 @@ func TestStates(t *testing.T) {
 	}
 }
 
+func TestASCIIModeIsASCII(t *testing.T) {
+	for _, v := range views {
+		c := at(120, 40, fixture("real", fixedNow), Options{ASCII: true})
+		press(c, string(whole(int(v.id))))
+		for _, r := range ansi.Strip(frame(t, c)) {
+			if r >= 0x80 {
+				t.Errorf("view %s shows %q in ASCII mode", v.name, r)
+			}
+		}
+	}
+}
+
+// What is simulated says so at every size and while the engine is away.
+func TestSimulatedIsAlwaysSaid(t *testing.T) {
+	s := fixture("sim", fixedNow)
+	s.Engine.Host = strings.Repeat("long-host-name.", 4)
+	for _, size := range [][2]int{{40, 10}, {39, 5}, {60, 15}, {70, 20}, {80, 24}, {100, 30}, {120, 40}, {200, 60}} {
+		for _, err := range []error{nil, api.ErrAway} {
+			c := at(size[0], size[1], s, Options{Demo: true})
+			if err != nil {
+				c.Update(snapshotMsg{err: err})
+			}
+			if got := ansi.Strip(frame(t, c)); !strings.Contains(got, "SIM") {
+				t.Errorf("at %v, error %v:\n%s", size, err, got)
+			}
+		}
+	}
+}
+
+// A percentage of savings is never seen without its period, baseline, price date and utilisation.
+func TestNoPercentageAlone(t *testing.T) {
+	for w := 40; w <= 200; w += 7 {
+		for h := 10; h <= 60; h += 5 {
+			for _, focus := range []paneID{paneWorkers, paneMoney} {
+				c := at(w, h, fixture("real", fixedNow), Options{})
+				c.focus[viewOverview] = focus
+				got := ansi.Strip(frame(t, c))
+				if !strings.Contains(got, "72%") {
+					continue
+				}
+				for _, want := range []string{"today", "openai/gpt-4o-mini", "2026-11-01", "61%"} {
+					if !strings.Contains(got, want) {
+						t.Errorf("%dx%d shows 72%% without %q:\n%s", w, h, want, got)
+					}
+				}
+			}
+		}
+	}
+	s := fixture("real", fixedNow)
+	s.Money.Utilisation = nil
+	if got := ansi.Strip(frame(t, at(120, 40, s, Options{}))); strings.Contains(got, "72%") {
+		t.Errorf("a percentage without utilisation:\n%s", got)
+	}
+}
+
 func TestColours(t *testing.T) {
 	c := at(100, 30, fixture("real", fixedNow), Options{Theme: "dark"})
 	golden.RequireEqual(t, frame(t, c))
@@ -481,7 +536,7 @@ func wild(r *rand.Rand) *api.Snapshot {
 func TestEveryFrameFitsWhateverComes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	keys := []string{"1", "2", "3", "4", "8", "9", "tab", "tab", "j", "j", "k", "G", "g", "z", "]", "]", "[", "left", "left", "right", "+", "-", "p", "p", "esc", "E", "esc", "?", "j", "esc", ":", "w", "o", "tab", "esc", "/", "a", "esc", "T", "s", "n", "r", "esc", "enter", "v", "w", "l", "n", "t", "y", "Y", "f"}
-	for range 250 {
+	for range 100 {
 		s := wild(r)
 		f := &fake{still: s, now: func() time.Time { return fixedNow }, kind: "real"}
 		c := at(1+r.IntN(240), 1+r.IntN(80), s, Options{Source: f, ASCII: r.IntN(4) == 0, Graph: []string{"", "block", "ascii"}[r.IntN(3)]})

@@ -20,7 +20,15 @@ type dialog struct {
 	do    func(*Console) tea.Cmd
 }
 
-func (c *Console) ask(d *dialog) { c.dialog = d }
+// ask opens a dialog, unless the terminal is too small to show it whole: what cannot be read must
+// not be answered.
+func (c *Console) ask(d *dialog) {
+	if c.w < 30 || c.h < 8 {
+		c.say(stWarn, "too small to ask: enlarge the terminal")
+		return
+	}
+	c.dialog = d
+}
 
 func (c *Console) dialogKey(k string, msg tea.KeyPressMsg) tea.Cmd {
 	d := c.dialog
@@ -167,35 +175,35 @@ func (c *Console) askWorker(verb api.Verb, w *api.Worker) {
 		}
 	}
 	lines := []part{
-		{stText, "worker   " + clean(w.Name) + sim(w.Simulated)},
+		{stText, "worker   " + clean(w.Name) + ", " + c.stateWord(w) + sim(w.Simulated)},
 		{stText, "model    " + clean(w.Model)},
-		{stText, "state    " + c.stateWord(w)},
-		{stText, "requests " + plural(int64(w.InFlight), "in flight", "in flight")},
-		{stText, ""},
+		{stText, "requests " + whole(w.InFlight) + " in flight"},
+	}
+	if verb == api.WorkerStop || verb == api.WorkerRestart || verb == api.WorkerDrain { // first: a low terminal cuts the end
+		if others == 0 {
+			lines = append(lines, part{stBad, "No other ready worker has this model: clients will wait or get an error."})
+		} else {
+			lines = append(lines, part{stText, plural(int64(others), "other ready worker keeps", "other ready workers keep") + " serving this model."})
+		}
 	}
 	flight := plural(int64(w.InFlight), "request", "requests")
+	why := Text("")
 	switch verb {
 	case api.WorkerStop:
-		lines = append(lines, part{stText, "New requests go elsewhere at once; the " + flight + " in flight may finish within the grace time, then its whole process tree ends."})
+		why = "New requests go elsewhere at once; the " + flight + " in flight may finish within the grace time, then its whole process tree ends."
 	case api.WorkerRestart:
-		lines = append(lines, part{stText, "It stops as with s, then starts again: weights are loaded anew."})
+		why = "It stops as with s, then starts again: weights are loaded anew."
 	case api.WorkerDrain:
-		lines = append(lines, part{stText, "New requests go elsewhere; the " + flight + " in flight finish. The process stays; d routes to it again."})
+		why = "New requests go elsewhere; the " + flight + " in flight finish. The process stays; d routes to it again."
 	case api.WorkerResume:
-		lines = append(lines, part{stText, "New requests are routed to it again."})
+		why = "New requests are routed to it again."
 	case api.WorkerStart:
-		lines = append(lines, part{stText, "Its process is started now."})
+		why = "Its process is started now."
 		if w.Error != "" {
 			lines = append(lines, part{stWarn, "Last error: " + clean(w.Error)})
 		}
 	}
-	if verb == api.WorkerStop || verb == api.WorkerRestart || verb == api.WorkerDrain {
-		if others == 0 {
-			lines = append(lines, part{stBad, "No other ready worker has this model: clients will wait or get an error."})
-		} else {
-			lines = append(lines, part{stDim, plural(int64(others), "other ready worker keeps", "other ready workers keep") + " serving this model."})
-		}
-	}
+	lines = append(lines, part{stDim, why})
 	a := api.Action{Verb: verb, Target: w.Name}
 	c.ask(&dialog{title: verbName(verb) + " " + clean(w.Name) + "?", lines: lines, yes: verbName(verb), do: func(c *Console) tea.Cmd { return c.act(a) }})
 }

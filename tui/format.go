@@ -113,8 +113,10 @@ func long(d time.Duration) Text {
 		return two(s/60, "m", s%60, "s")
 	case s < 86400:
 		return two(s/3600, "h", s/60%60, "m")
-	case s < 1000*86400:
+	case s < 100*86400:
 		return two(s/86400, "d", s/3600%24, "h")
+	case s < 1000*86400:
+		return Text(strconv.FormatInt(s/86400, 10) + "d")
 	}
 	return Text(strconv.FormatInt(s/86400/365, 10) + "y")
 }

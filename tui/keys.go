@@ -73,7 +73,7 @@ func bindings() []binding {
 		// The prompt tester.
 		{keys: []string{"enter", "i"}, show: "i enter", help: "write the prompt", group: "Prompt", hintKey: "i", hint: "write", write: true, when: func(c *Console) bool { return c.view == viewPrompt && c.focused() == paneAnswer }, do: (*Console).editPrompt},
 		{keys: []string{"enter"}, when: in(paneHistory), do: do((*Console).openHistory)},
-		{keys: []string{"ctrl+x"}, show: "ctrl+x", help: "cancel the running prompt", group: "Prompt", hintKey: "ctrl+x", hint: "cancel", write: true, when: func(c *Console) bool { return c.prompt.running(c.snap) }, do: (*Console).cancelPrompt},
+		{keys: []string{"ctrl+x"}, show: "ctrl+x", help: "cancel the running prompt", group: "Prompt", hintKey: "ctrl+x", hint: "cancel", write: true, when: func(c *Console) bool { return c.prompt.running(c.live) }, do: (*Console).cancelPrompt},
 		{keys: []string{"m"}, show: "m", help: "next model", group: "Prompt", hintKey: "m", hint: "model", when: func(c *Console) bool { return c.view == viewPrompt }, do: do(func(c *Console) { c.prompt.nextModel(c.snap) })},
 
 		// Lists and text.
@@ -213,7 +213,7 @@ func (c *Console) afterQuit() Text {
 }
 
 func (c *Console) leave() tea.Cmd {
-	if !c.opt.Demo {
+	if !c.opt.Demo || c.w < 30 || c.h < 8 {
 		return tea.Quit
 	}
 	c.ask(&dialog{title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
@@ -241,14 +241,12 @@ func (c *Console) back() {
 	case c.zoom != paneNone:
 		c.zoom = paneNone
 	default:
-		c.view, c.prev = viewOverview, c.view
+		c.view = viewOverview
 	}
 }
 
 func (c *Console) goTo(v viewID) {
-	if c.view != v {
-		c.prev, c.view = c.view, v
-	}
+	c.view = v
 	c.zoom = paneNone
 }
 

@@ -52,9 +52,9 @@ const (
 // need is what the data asks of a layout: how many rows a table would fill, and which panes have
 // nothing to show and shrink to one line.
 type need struct {
-	workers, requests, notices int
-	noHealth                   bool
-	noCharts                   bool // no window has a point yet
+	workers, requests int
+	noHealth          bool
+	noCharts          bool // no window has a point yet
 }
 
 // column is a stack of panes: each takes its rows, what is left goes to the last that may grow.
@@ -167,7 +167,7 @@ func smallOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rec
 		}
 	}
 	if n.noCharts { // one line says so, the tables get the room
-		table += top - 2
+		table += (top - 2) / 2
 		top = 2
 	}
 	reqs := h - top - money - table

@@ -1,6 +1,9 @@
 package tui
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // line is one row of cells being written: it knows its width, never exceeds it, and remembers the
 // style it is in so that a run of one style costs one escape sequence.
@@ -14,8 +17,13 @@ type line struct {
 	sel   bool // drawn as the selected row
 }
 
+// lines are many and short-lived: half a thousand a frame.
+var linePool = sync.Pool{New: func() any { return &line{buf: make([]byte, 0, 512)} }}
+
 func newLine(th *theme, width int) *line {
-	return &line{th: th, width: max(width, 0), buf: make([]byte, 0, width+64)}
+	l := linePool.Get().(*line)
+	*l = line{th: th, width: max(width, 0), buf: l.buf[:0]}
+	return l
 }
 
 // left is how many cells are free.
@@ -127,11 +135,18 @@ func (l *line) fill(st style, ch Text, n int) *line {
 	return l
 }
 
-// string ends the line: blanks to its width, then the plain style.
-func (l *line) string() string {
+// end fills the line with blanks and returns to the plain style.
+func (l *line) end() []byte {
 	l.gap(l.left())
 	l.buf = append(l.buf, "\x1b[m"...)
-	return string(l.buf)
+	return l.buf
+}
+
+// string ends the line and gives it back for the next one: it must not be used again.
+func (l *line) string() string {
+	s := string(l.end())
+	linePool.Put(l)
+	return s
 }
 
 // blank is a row of nothing.

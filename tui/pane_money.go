@@ -325,7 +325,8 @@ func (c *Console) drawClasses(p *panel) {
 
 func (c *Console) drawRates(p *panel) {
 	m := &moneyView{&c.snap.Money}
-	row := func(name, v Text, st style) { p.row().cell(stDim, name, 20).put(st, v) }
+	nameW := min(20, max(p.width()/3, 14))
+	row := func(name, v Text, st style) { p.row().cell(stDim, name, nameW).put(st, v) }
 	be, st := m.breakEven(p.g)
 	if be == "" {
 		be = unknown
@@ -333,18 +334,18 @@ func (c *Console) drawRates(p *panel) {
 	row("Break-even", be, st)
 	if m.BreakEven != nil && m.OutputRate != nil && *m.BreakEven > 0 {
 		l := p.row()
-		l.gap(20)
+		l.gap(nameW)
 		share := *m.OutputRate / *m.BreakEven
 		c.g.gauge(l, st, min(share/2, 1), min(l.left()-7, 40))
 		l.gap(1).put(stDim, rate(share)+"x")
 	}
 	row("Workers cost", money(m.HourRate)+" an hour", stText)
-	row("Baseline, this pace", money(m.HourWould)+" an hour", stText)
+	row("Baseline now", money(m.HourWould)+" an hour", stText)
 	if p.free() > 1 {
 		p.row()
 	}
 	if pr := m.Prices; pr != nil {
-		p.row().put(stTitle, "Prices of "+clean(m.Baseline)).gap(2).put(stDim, clean(m.PriceDate))
+		p.row().put(stTitle, "Prices of "+clean(m.Baseline)).right(stDim, clean(m.PriceDate), 0)
 		row("input", perMillion(pr.Input), stText)
 		if pr.CacheRead != nil {
 			row("cached input", perMillion(pr.CacheRead), stText)

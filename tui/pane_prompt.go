@@ -161,7 +161,7 @@ func (c *Console) answerFigures(p *panel, t *api.Prompt) {
 	costs := [][]part{
 		{{stDim, "actual"}, {stStrong, money(t.Actual)}},
 		{{stDim, "would have cost"}, {stStrong, money(t.Would)}},
-		{{stDim, clean(c.snap.Money.Baseline)}},
+		{{stDim, (&moneyView{&c.snap.Money}).baseline()}},
 	}
 	if p.free() < 2 {
 		groups = append(groups[:3:3], costs[0], costs[1])

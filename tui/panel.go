@@ -8,7 +8,7 @@ type glyphs struct {
 	ok, warn, bad, wait, off    Text // state, always beside a word or in a column of its own
 	cursor                      Text // selected row where colour cannot say it
 	on, rest                    Text // gauge
-	tick, axis, slo, marker     Text // chart
+	tick, axis, marker          Text // chart
 	up, down, sep, arrow, block Text
 	spark                       [9]Text // sparkline, 0 is nothing known
 	eighths                     [9]Text // horizontal bar
@@ -18,7 +18,7 @@ type glyphs struct {
 var unicodeGlyphs = glyphs{
 	h: "─", v: "│", tl: "╭", tr: "╮", bl: "╰", br: "╯",
 	ok: "✓", warn: "!", bad: "✗", wait: "◌", off: "○", cursor: "▸", on: "━", rest: "─",
-	tick: "┤", axis: "│", slo: "┄", marker: "│", up: "▲", down: "▼", sep: "·", arrow: "→", block: "█",
+	tick: "┤", axis: "│", marker: "│", up: "▲", down: "▼", sep: "·", arrow: "→", block: "█",
 	spark:   [9]Text{" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
 	eighths: [9]Text{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"},
 	super:   [10]Text{"", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"},
@@ -27,7 +27,7 @@ var unicodeGlyphs = glyphs{
 var asciiGlyphs = glyphs{
 	h: "-", v: "|", tl: "+", tr: "+", bl: "+", br: "+",
 	ok: "+", warn: "!", bad: "x", wait: ".", off: "o", cursor: ">", on: "=", rest: ".",
-	tick: "+", axis: "|", slo: "-", marker: "|", up: "^", down: "v", sep: "|", arrow: ">", block: "#",
+	tick: "+", axis: "|", marker: "|", up: "^", down: "v", sep: "|", arrow: ">", block: "#",
 	spark:   [9]Text{" ", "_", "_", ".", ".", "-", "-", "'", "'"},
 	eighths: [9]Text{"", "", "", "", "", "", "", "", "#"},
 	super:   [10]Text{"", "1", "2", "3", "4", "5", "6", "7", "8", "9"},
@@ -115,31 +115,43 @@ func (p *panel) lines() []string {
 		frame = stFocus
 	}
 	out = append(out, p.top(frame))
-	edge, inner := "", " "
+	edge, inner, selected := "", " ", ""
 	if p.boxed {
-		l := newLine(p.th, 1)
-		l.put(frame, p.g.v)
-		edge = l.string()
+		edge = newLine(p.th, 1).put(frame, p.g.v).string()
 	}
+	if p.width() == p.w { // too narrow for margins
+		inner = ""
+	}
+	empty := ""
+	scratch := make([]byte, 0, 1024)
 	for i := range p.height() {
 		if i >= len(p.rows) {
-			out = append(out, edge+blank(p.w-2*p.g.edges(p.boxed))+edge)
+			if empty == "" {
+				empty = edge + blank(p.w-2*p.g.edges(p.boxed)) + edge
+			}
+			out = append(out, empty)
 			continue
 		}
 		r := p.rows[i]
-		if p.width() == p.w { // too narrow for margins
-			inner = ""
+		scratch = append(scratch[:0], edge...)
+		row := r.end()
+		if r.sel { // the bar of a selected row reaches to the frame
+			if selected == "" {
+				l := newLine(p.th, 1)
+				l.sel = true
+				l.use(stText)
+				selected = string(l.buf)
+				linePool.Put(l)
+			}
+			scratch = append(append(append(scratch, selected...), inner...), row[:len(row)-len("\x1b[m")]...)
+			scratch = append(append(scratch, inner...), "\x1b[m"...)
+		} else {
+			scratch = append(append(append(scratch, inner...), row...), inner...)
 		}
-		row := r.string()
-		if r.sel {
-			l := newLine(p.th, 1)
-			l.sel = true
-			l.use(stText)
-			out = append(out, edge+string(l.buf)+inner+row[:len(row)-3]+inner+"\x1b[m"+edge)
-			continue
-		}
-		out = append(out, edge+inner+row+inner+edge)
+		out = append(out, string(append(scratch, edge...)))
+		linePool.Put(r)
 	}
+	p.rows = nil
 	if p.boxed {
 		l := newLine(p.th, p.w)
 		l.put(frame, p.g.bl)

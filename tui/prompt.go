@@ -3,6 +3,7 @@ package tui
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"time"
 
@@ -32,7 +33,6 @@ type promptView struct {
 	height  int
 	past    []string // what was sent, oldest first
 	pastAt  int
-	sent    time.Time
 	rev     int64
 }
 
@@ -185,12 +185,12 @@ func (c *Console) send() tea.Cmd {
 	case model == "":
 		c.say(stWarn, "no model to ask")
 		return nil
-	case v.running(c.snap):
+	case v.running(c.live):
 		c.say(stWarn, "one is running; ctrl+x cancels it")
 		return nil
 	}
 	v.show(newID())
-	v.asked, v.sent = text, c.now()
+	v.asked = text
 	v.past = append(v.past, text)
 	v.pastAt = len(v.past)
 	v.editor.Reset()
@@ -251,6 +251,14 @@ func (c *Console) promptArrived(id string, msg logMsg) tea.Cmd {
 	if id != v.id {
 		return c.followPrompt()
 	}
+	t := v.test(c.live)
+	if msg.err != nil { // tried again with the next snapshot, unless there is nothing to wait for
+		if errors.Is(msg.err, api.ErrUnknown) && t != nil && ended(t.State) {
+			v.done, v.err = true, "its text is no longer kept"
+			c.touch()
+		}
+		return nil
+	}
 	for _, line := range msg.lines {
 		if line.Seq > v.after || v.after == 0 {
 			v.after = line.Seq
@@ -262,7 +270,7 @@ func (c *Console) promptArrived(id string, msg logMsg) tea.Cmd {
 	}
 	// The state comes by snapshot, the text by its own cursor: the answer is whole once the test has
 	// ended and a read brings nothing more.
-	if t := v.test(c.snap); t != nil && ended(t.State) && len(msg.lines) == 0 {
+	if t != nil && ended(t.State) && len(msg.lines) == 0 {
 		v.done = true
 		v.rev++
 		c.dirty = true

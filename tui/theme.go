@@ -58,8 +58,9 @@ func bg(hex string) string { return "48;2;" + rgb(hex) }
 
 // themes are all there are; "auto" is dark or light by the terminal's background.
 var themes = []theme{
-	{name: "dark", dark: true, sel: bg("2a3342"), sgr: [styles]string{
-		stText: fg("c9d1d9"), stDim: fg("8b95a3"), stFaint: fg("4a5361"), stFocus: fg("79a8ff"), stTitle: "1;" + fg("c9d1d9"),
+	// Greys are those of the 256-colour palette, so that fewer colours do not tint them.
+	{name: "dark", dark: true, sel: bg("303030"), sgr: [styles]string{
+		stText: fg("c9d1d9"), stDim: fg("949494"), stFaint: fg("4e4e4e"), stFocus: fg("79a8ff"), stTitle: "1;" + fg("c9d1d9"),
 		stStrong: "1;" + fg("f0f4f8"), stOK: fg("5fba7d"), stWarn: fg("e0af4f"), stBad: fg("f2777a"),
 		stA: fg("6cb6ff"), stA2: fg("4183c4"), stA3: fg("2c5a8c"), stB: fg("56c8d8"), stB2: fg("2f7f8b"), stC: fg("b794f4"), stC2: fg("7457a8"),
 		stBadge: fg("16191f") + ";" + bg("e0af4f"), stAlarm: "1;" + fg("ffffff") + ";" + bg("b3383c"),
@@ -82,8 +83,8 @@ var themes = []theme{
 		stBadge: "30;43", stAlarm: "97;41", stTab: "30;46", stKey: "96", stCursor: "97",
 	}},
 	// Blue, orange and vermilion of Okabe and Ito, which red-green blindness leaves apart.
-	{name: "cvd", dark: true, sel: bg("2a3342"), sgr: [styles]string{
-		stText: fg("d0d4da"), stDim: fg("949ca8"), stFaint: fg("4a5361"), stFocus: fg("56b4e9"), stTitle: "1;" + fg("d0d4da"),
+	{name: "cvd", dark: true, sel: bg("303030"), sgr: [styles]string{
+		stText: fg("d0d4da"), stDim: fg("9e9e9e"), stFaint: fg("4e4e4e"), stFocus: fg("56b4e9"), stTitle: "1;" + fg("d0d4da"),
 		stStrong: "1;" + fg("ffffff"), stOK: fg("56b4e9"), stWarn: fg("f0e442"), stBad: fg("ff8a3d"),
 		stA: fg("8fb7ff"), stA2: fg("5f86cc"), stA3: fg("3d5a90"), stB: fg("a9d6d0"), stB2: fg("6a918c"), stC: fg("cc9ac0"), stC2: fg("8c6384"),
 		stBadge: fg("16191f") + ";" + bg("f0e442"), stAlarm: "1;" + fg("16191f") + ";" + bg("ff8a3d"),

@@ -49,6 +49,20 @@ func (c *Console) bigCharts(p *panel, w *api.Window, charts []bigChart) {
 
 func windowName2(s api.Span) Text { return span(s) }
 
+// steps gives the least round step with which at most rows of them reach up to peak, and how many do.
+func steps(peak float64, rows int) (float64, int) {
+	if !(peak > 0) || peak > 1e300 {
+		peak = 1
+	}
+	base := math.Pow(10, math.Floor(math.Log10(peak/float64(max(rows, 1)))))
+	for _, m := range [...]float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10} {
+		if n := int(math.Ceil(peak/(m*base) - 1e-9)); n <= rows {
+			return m * base, max(n, 1)
+		}
+	}
+	return 10 * base, max(rows, 1)
+}
+
 // plot draws one series with asciigraph, which panics on an empty series and on infinities and
 // draws noise for one that is all unknown: those are said in words. It also interpolates between
 // points, which loses spikes: so it is given exactly one point a column, folded here.
@@ -68,14 +82,15 @@ func plot(b bigChart, w *api.Window, width, height int) []Text {
 	if !known1 {
 		return []Text{"no data in this window"}
 	}
-	out := asciigraph.Plot(pts, asciigraph.Height(height-1), asciigraph.LowerBound(0), asciigraph.UpperBound(nice(peakOf(pts))),
+	step, rows := steps(peakOf(pts), height-1)
+	out := asciigraph.Plot(pts, asciigraph.Height(rows), asciigraph.LowerBound(0), asciigraph.UpperBound(step*float64(rows)),
 		asciigraph.YAxisValueFormatter(func(v float64) string {
 			t := string(b.label(math.Max(v, 0)))
 			return strings.Repeat(" ", max(7-len([]rune(t)), 0)) + t
 		}))
-	var rows []Text
+	var lines []Text
 	for l := range strings.SplitSeq(out, "\n") {
-		rows = append(rows, clean(l).cut(width))
+		lines = append(lines, clean(l).cut(width))
 	}
-	return rows
+	return lines
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vllmdeck/vllmdeck/backend/api"
 	"pgregory.net/rapid"
 )
 
@@ -145,29 +144,6 @@ func TestTimeIsMoneyAtTheRate(t *testing.T) {
 	} {
 		if got := Share(*usd(t, c.rate), c.d); got != *usd(t, c.want) {
 			t.Errorf("%v at %s/h: got %s, want %s", c.d, c.rate, got, c.want)
-		}
-	}
-}
-
-func TestAWorkersHourComesFromWhereItWasSaid(t *testing.T) {
-	gpu, host, own := usd(t, "0.34"), usd(t, "0.05"), usd(t, "1")
-	for _, c := range []struct {
-		name string
-		r    Rates
-		gpus int
-		own  *api.Nanos
-		want string
-	}{
-		{"its own hour wins", Rates{GPUHour: gpu, HostHour: host}, 4, own, "1"},
-		{"four GPUs", Rates{GPUHour: gpu, HostHour: host}, 4, nil, "1.36"},
-		{"no GPU", Rates{GPUHour: gpu, HostHour: host}, 0, nil, "0.05"},
-		{"no GPU and no host rate", Rates{GPUHour: gpu}, 0, nil, "unknown"},
-		{"GPUs and no GPU rate", Rates{HostHour: host}, 2, nil, "unknown"},
-		{"attached and silent", Rates{GPUHour: gpu, HostHour: host}, GPUsUnknown, nil, "unknown"},
-		{"nothing said", Rates{}, 1, nil, "unknown"},
-	} {
-		if got := show(c.r.Hour(c.gpus, c.own)); got != c.want {
-			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
 }

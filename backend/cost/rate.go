@@ -22,38 +22,6 @@ func Share(rate api.Nanos, d time.Duration) api.Nanos {
 	return n
 }
 
-// Rates are what the operator says workers cost. What is nil was not said.
-type Rates struct {
-	GPUHour  *api.Nanos // per GPU and hour
-	HostHour *api.Nanos // per hour of a worker without GPU
-	PerToken *PerToken  // in place of hours: an assumption, and labelled so
-}
-
-// GPUsUnknown is the number of GPUs of an attached worker that does not say.
-const GPUsUnknown = -1
-
-// Hour is what a worker with so many GPUs costs per hour; nil: not known. The worker's own
-// hour wins. GPUsUnknown makes the rate unknown: such a worker may sit on anything.
-func (r Rates) Hour(gpus int, own *api.Nanos) *api.Nanos {
-	switch {
-	case own != nil:
-		return api.Ptr(*own)
-	case gpus == 0 && r.HostHour != nil:
-		return api.Ptr(*r.HostHour)
-	case gpus > 0 && r.GPUHour != nil && *r.GPUHour <= api.Nanos(math.MaxInt64/gpus):
-		return api.Ptr(*r.GPUHour * api.Nanos(gpus))
-	}
-	return nil
-}
-
-// Basis is how workers' requests are costed under these rates.
-func (r Rates) Basis() string {
-	if r.PerToken != nil {
-		return api.BasisPerToken
-	}
-	return api.BasisGPUTime
-}
-
 // PerToken are flat rates in nano-dollars per million tokens.
 type PerToken struct {
 	Input  api.Nanos

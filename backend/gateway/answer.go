@@ -68,6 +68,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		c.note(func(r *api.Request) { r.Error = msg })
 	}
 	h := c.header(rep)
+	c.note(func(r *api.Request) { r.Status, r.Outcome = status, outcome })
 	if outcome == api.OutcomeOK {
 		c.price()
 		if c.wantsCost {
@@ -75,7 +76,6 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		}
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
-	c.note(func(r *api.Request) { r.Status, r.Outcome = status, outcome })
 	if c.out.whole(status, b, time.Now()); c.out.err != nil {
 		return nil, gone(c.out.err)
 	}
@@ -84,8 +84,11 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 
 // check reads a whole 2xx answer and says what is wrong with it.
 func (c *call) check(rep *reply, b []byte) *fault {
+	if !rep.is("Content-Type", "application/json") {
+		return complaint(0, fmt.Sprintf("it answers in %q, want application/json", cut(rep.get("Content-Type"), 100)), "")
+	}
 	trimmed := bytes.TrimRight(b, " \r\n\t")
-	if rep.is("Content-Type", "application/json") && (len(trimmed) == 0 || trimmed[len(trimmed)-1] != '}' && trimmed[len(trimmed)-1] != ']') {
+	if !bytes.HasSuffix(trimmed, []byte("}")) {
 		// Without a length or chunks, the end of the connection looks like the end of the answer.
 		return broken(io.ErrUnexpectedEOF)
 	}

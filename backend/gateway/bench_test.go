@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/textproto"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -137,6 +139,22 @@ func BenchmarkGatewayStream64(b *testing.B)        { benchGateway(b, "stream", n
 func BenchmarkGatewayPlainNetHTTP(b *testing.B)    { benchGateway(b, "plain", netHTTP()) }
 func BenchmarkGatewayStream64NetHTTP(b *testing.B) { benchGateway(b, "stream", netHTTP()) }
 
+// What httputil.ReverseProxy takes for the same, without keys, accounts, tap and cost_info.
+func BenchmarkReverseProxyPlain(b *testing.B) { benchProxy(b, "plain") }
+
+func benchProxy(b *testing.B, kind string) {
+	bench(b, kind, func(ctx context.Context, ln net.Listener, upstream string) error {
+		target, err := url.Parse("http://" + upstream)
+		if err != nil {
+			return err
+		}
+		proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: netHTTP().Transport}
+		srv := &http.Server{Handler: proxy}
+		go func() { <-ctx.Done(); srv.Close() }()
+		return srv.Serve(ln)
+	})
+}
+
 // netHTTP is the client that the gateway's own takes the place of.
 func netHTTP() *http.Client {
 	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024, IdleConnTimeout: keepIdle, DisableCompression: true}}
@@ -150,6 +168,19 @@ func (books) Price(*api.Request)  {}
 func (books) Settle(*api.Request) {}
 
 func benchGateway(b *testing.B, kind string, client *http.Client) {
+	bench(b, kind, func(ctx context.Context, ln net.Listener, upstream string) error {
+		p := newPool()
+		p.client = client
+		p.add("a", "http://"+upstream)
+		p.cands["m"][0].MaxSeqs = 256
+		g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true}
+		g.Keys.Set([]Key{{Name: "bench", Hash: HashKey("xk_bench_0123456789abcdef")}})
+		return g.Serve(ctx, ln, nil, time.Second)
+	})
+}
+
+// bench measures a proxy that serve runs until its context ends.
+func bench(b *testing.B, kind string, serve func(ctx context.Context, ln net.Listener, upstream string) error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), peerEnv+"=1", "GOMAXPROCS=2")
 	cmd.Stderr = os.Stderr
@@ -168,19 +199,14 @@ func benchGateway(b *testing.B, kind string, client *http.Client) {
 	defer in.Close()
 	out := bufio.NewScanner(stdout)
 	out.Scan()
-	p := newPool()
-	p.client = client
-	p.add("a", "http://"+out.Text())
-	p.cands["m"][0].MaxSeqs = 256
-	g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true}
-	g.Keys.Set([]Key{{Name: "bench", Hash: HashKey("xk_bench_0123456789abcdef")}})
+	upstream := out.Text()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(ctx, ln, nil, time.Second) }()
+	go func() { done <- serve(ctx, ln, upstream) }()
 	defer func() { stop(); <-done }()
 	load := func(n int) {
 		fmt.Fprintln(in, ln.Addr(), kind, n)

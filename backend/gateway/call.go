@@ -3,10 +3,8 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
-	"math"
+	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +85,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c := &call{g: g, d: d, r: r}
 	c.cands = c.space[:0]
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
+	if !r.ProtoAtLeast(1, 1) {
+		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
+	}
 	c.row = &api.Request{
 		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
@@ -133,98 +134,12 @@ func (c *call) run() error {
 	}
 }
 
-// read takes in the body and what we need of it.
-func (c *call) read() error {
-	limit := c.g.maxBody()
-	size := c.r.ContentLength
-	if size > limit {
-		return tooLarge(limit)
-	}
-	c.body = getBuf()
-	claim := max(size, 0)
-	if !c.claim(claim) {
-		return c.noRoom()
-	}
-	now := time.Now()
-	// The deadline is taken off again below: while the answer is made, a read that fails is
-	// how net/http notices that the client has gone.
-	_ = c.out.rc.SetReadDeadline(now.Add(bodyTime(limit)))
-	b := c.body.b
-	if int64(cap(b)) < size+1 {
-		b = make([]byte, 0, size+1)
-	}
-	for {
-		if len(b) == cap(b) {
-			if !c.claim(int64(cap(b))) {
-				return c.noRoom()
-			}
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := c.r.Body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if int64(len(b)) > limit {
-			return tooLarge(limit)
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			if c.r.Context().Err() != nil {
-				return c.cause()
-			}
-			return invalid(http.StatusBadRequest, "bad_body", "", "the body did not arrive: "+err.Error())
-		}
-	}
-	_ = c.out.rc.SetReadDeadline(time.Time{})
-	c.body.b = b
-	if err := c.req.parse(b, c.d); err != nil {
-		return asRefusal(err)
-	}
-	if err := checkMedia(&c.req, c.g.MediaDomains); err != nil {
-		return asRefusal(err)
-	}
-	if c.req.stream && c.d.event == nil {
-		return invalid(http.StatusBadRequest, "invalid_value", "stream", "this route does not stream")
-	}
-	return nil
-}
-
-// bodyTime is how long a body may take to arrive: a minute, and 10 s more per 10 MB.
-func bodyTime(limit int64) time.Duration {
-	return time.Minute + time.Duration(limit/1e6)*time.Second
-}
-
-// claim reserves memory for a body among all that are held for replay.
-func (c *call) claim(n int64) bool {
-	c.room += n
-	return c.g.bodies.Add(n) <= c.g.maxBodies() || c.room <= maxPooled
-}
-
-func (c *call) noRoom() error {
-	return &refusal{
-		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "bodies_full", retry: retrySoon(),
-		msg: "too many large requests are held at once: try again",
-	}
-}
-
-func tooLarge(limit int64) error {
-	return invalid(http.StatusRequestEntityTooLarge, "body_too_large", "", "the body is larger than the "+sizeText(limit)+" that gateway.max_body allows")
-}
-
-func asRefusal(err error) *refusal {
-	var bad *badRequest
-	if errors.As(err, &bad) {
-		return invalid(http.StatusBadRequest, "invalid_value", bad.param, bad.msg)
-	}
-	return invalid(http.StatusBadRequest, "bad_body", "", err.Error())
-}
-
 // resolve finds the model and fills in the row.
 func (c *call) resolve() error {
 	model, ok := c.g.Upstreams.Resolve(c.req.model)
 	if !ok {
 		if c.req.model == "" {
-			return invalid(http.StatusBadRequest, "missing_model", "model", "there are several models: say which one in \"model\", see GET /v1/models")
+			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
 		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
 	}
@@ -290,7 +205,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 	switch {
 	case f == nil && err == nil:
 		return nil, nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errStuck): // net/http ends the context of a failed write too
 		err = c.cause()
 		fallthrough
 	case f == nil:
@@ -308,7 +223,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 
 // wanted is how many choices must finish. A list of prompts gives more than n: there, one has to do.
 func (c *call) wanted() int {
-	if c.d.input == "messages" {
+	if c.d.name == "chat" {
 		return c.req.n
 	}
 	return 1
@@ -324,13 +239,8 @@ func (c *call) ended(outcome, msg string, result route.Result) {
 		a.Outcome, a.Error = outcome, msg
 	}
 	c.mu.Unlock()
-	if !open {
-		return
-	}
-	if c.lease.Report != nil {
+	if open {
 		c.lease.Report(result)
-	} else {
-		c.g.Upstreams.Report(c.at, result)
 	}
 }
 
@@ -357,8 +267,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	whole := false
 	defer func() { rep.close(whole) }()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
-		f := complaint(0, "it sends a compressed answer, which was not asked for", "")
-		return f, nil
+		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
 	}
 	if rep.status/100 == 2 && rep.is("Content-Type", "text/event-stream") {
 		if c.d.event == nil {
@@ -367,118 +276,6 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	return c.answer(rep, &whole)
-}
-
-// meter takes over what the tap knows of usage.
-func (c *call) meter() {
-	t := &c.tap
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r := c.row
-	switch {
-	case t.hasUsage:
-		r.Usage, r.UsageSource = t.usage, api.UsageUpstream
-	case t.events > 0:
-		// One event is one step of the engine, which may be several tokens: marked as counted.
-		r.Usage, r.UsageSource = t.usage, api.UsageCounted
-		r.Usage.Output = t.events
-	}
-	r.Finish = cut(t.finish, 64)
-	if !t.first.IsZero() {
-		r.TTFT = api.Span(t.first.Sub(r.Started))
-		r.ITL, r.MaxGap = api.Span(t.gap()), api.Span(t.maxGap)
-	}
-}
-
-// price fills in what the call costs, once its usage and worker time are known.
-func (c *call) price() {
-	c.priced = true // also if it panics: finish must come through
-	c.release()
-	c.meter()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.g.Accounts.Price(c.row)
-}
-
-// fail ends the call with an error; the client is told unless an answer has begun.
-func (c *call) fail(err error) {
-	outcome, status := api.OutcomeError, 0
-	var r *refusal
-	switch {
-	case errors.As(err, &r):
-		status = r.status
-		if status < 500 && len(c.row.Attempts) == 0 {
-			outcome = api.OutcomeRejected
-		}
-	case errors.Is(err, errStopping):
-		r = stopping()
-		status = r.status
-	default:
-		outcome = api.OutcomeCancelled
-	}
-	if c.out.open {
-		status = http.StatusOK
-		if r != nil {
-			outcome = api.OutcomeLost
-			_ = c.out.write(r.event(c.id, c.d.anthropic), time.Now()) // end aborts the answer in any case
-		}
-	}
-	c.note(func(r *api.Request) { r.Outcome, r.Status, r.Error = outcome, status, err.Error() })
-	if r != nil && !c.out.sent {
-		c.out.deadline(time.Now())
-		c.out.sent = true
-		if r.status == http.StatusRequestEntityTooLarge {
-			c.out.w.Header().Set("Connection", "close") // the rest of the body is not worth reading
-		}
-		_ = r.write(c.out.w, c.id, c.d.anthropic) // the client may be gone: the row says what happened
-	}
-}
-
-// end runs once, however the call ended. It is the only way out of serve.
-func (c *call) end() {
-	p := recover()
-	if p != nil && p != http.ErrAbortHandler {
-		c.g.Log.Error("request handler panicked", "request", c.row.ID, "panic", p, "stack", string(debug.Stack()))
-		err := &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: its log has more under this request id"}
-		c.fail(err)
-	}
-	c.finish()
-	if c.out.open || p == http.ErrAbortHandler {
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// finish settles the call: place given back, usage, cost, the record, the counters.
-func (c *call) finish() {
-	g, r := c.g, c.row
-	if n := len(r.Attempts); n > 0 {
-		if r.Attempts[n-1].Outcome == api.OutcomeOpen {
-			c.ended(r.Outcome, r.Error, route.Neutral)
-		}
-		c.release()
-		if !c.priced || r.Outcome != api.OutcomeOK {
-			c.price()
-		}
-	}
-	g.leave(c)
-	// From here on nobody else sees the row.
-	r.Duration = api.Span(time.Since(r.Started))
-	g.count(c)
-	g.budget.Give(c.extra)
-	g.bodies.Add(-c.room)
-	if g.Tokens != nil {
-		if late := r.Usage.Completion() - c.tokens.Load(); r.UsageSource == api.UsageUpstream && late > 0 {
-			g.Tokens(int(min(late, math.MaxInt32)))
-		}
-	}
-	g.Accounts.Settle(r)
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
-		g.Rated(r, c.req.lastUser(4<<10), c.tap.answer())
-	}
-	if c.body != nil {
-		c.body.put()
-		c.body = nil
-	}
 }
 
 // waited adds to the time in line.

@@ -127,7 +127,7 @@ func (p *pool) Acquire(id string) (Lease, bool) {
 				p.wakeLocked()
 			})
 			return p.share
-		}}, true
+		}, Report: func(r route.Result) { p.report(id, r) }}, true
 	}
 	return Lease{}, false
 }
@@ -138,7 +138,7 @@ func (p *pool) Changed() <-chan struct{} {
 	return p.changed
 }
 
-func (p *pool) Report(id string, r route.Result) {
+func (p *pool) report(id string, r route.Result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.results[id] = append(p.results[id], r)

@@ -60,8 +60,10 @@ func broken(err error) *fault {
 		f.status, f.msg = http.StatusGatewayTimeout, "it was silent for too long"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.msg, f.free, f.died = "it refuses connections", true, true
+		f.sent = errors.As(err, &dial) && dial.sent
 	case errors.As(err, &dial), errors.As(err, &op) && op.Op == "dial":
 		f.msg, f.free, f.died = "it cannot be reached: "+err.Error(), true, true
+		f.sent = dial != nil && dial.sent
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStale):
 		f.msg, f.free, f.died, f.sent = "it broke the connection off", true, true, true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -87,6 +89,9 @@ const (
 // its status (0 where it gives none).
 func complaint(status int, msg, retry string) *fault {
 	f := &fault{msg: msg, status: http.StatusBadGateway, result: route.Failed}
+	if strings.Trim(retry, "0123456789") != "" || len(retry) > 5 {
+		retry = "" // a date, or nonsense
+	}
 	switch {
 	case strings.Contains(msg, saysStopping):
 		f.free, f.result = true, route.Neutral

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,7 +29,7 @@ type Gateway struct {
 	CostInfo      bool          // splice cost_info into answers
 	MaxBody       int64         // bytes of a request; default 32 MiB
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
-	Queue         int           // requests that may wait for a worker, per model; default 256
+	Queue         int           // requests that may wait for a worker, per model; default 256, negative: none
 	QueueWait     time.Duration // how long one may wait; default 30 s
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
@@ -48,6 +49,7 @@ type Gateway struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	once     sync.Once
+	internal [sha256.Size]byte // hash of Internal
 	wire     wire
 	client   http.Client
 	budget   route.Budget
@@ -75,7 +77,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != rt.method && !(rt.method == http.MethodGet && r.Method == http.MethodHead):
 		w.Header().Set("Allow", rt.allow())
 		g.refuse(w, r, invalid(http.StatusMethodNotAllowed, "method_not_allowed", "", "this route takes "+rt.allow()))
-	case crossSite(r):
+	case rt.method == http.MethodPost && crossSite(r):
 		g.refuse(w, r, invalid(http.StatusForbidden, "cross_site", "", "requests from web pages of other sites are refused"))
 	default:
 		who, err := g.identify(r.Header)
@@ -97,6 +99,7 @@ func (g *Gateway) prepare() {
 	if g.Log == nil {
 		g.Log = slog.New(slog.DiscardHandler)
 	}
+	g.internal = HashKey(g.Internal)
 	g.wire.dial = g.Dial
 	transport := &http.Transport{
 		DialContext:         g.Dial,

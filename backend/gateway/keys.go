@@ -67,8 +67,8 @@ func (g *Gateway) identify(h http.Header) (caller, *refusal) {
 	who := caller{class: api.ClassServed}
 	given := secret(h)
 	if g.Internal != "" && given != "" {
-		want, got := HashKey(g.Internal), HashKey(given)
-		if subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
+		hash := HashKey(given)
+		if subtle.ConstantTimeCompare(g.internal[:], hash[:]) == 1 {
 			who = caller{key: "console", class: api.ClassTester}
 			if h.Get("X-Vllmdeck-Class") == api.ClassLoad {
 				who = caller{key: "load", class: api.ClassLoad}

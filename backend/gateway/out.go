@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"crypto/tls"
+	"net"
 	"net/http"
 	"time"
 )
@@ -22,6 +24,22 @@ type out struct {
 	sent  bool          // a status line has been written
 	open  bool          // an answer has begun and is not whole
 	err   error         // of the first write that failed
+	conn  net.Conn      // of an HTTP/1.0 client; nil for others
+}
+
+// connKey is the context key of a request's connection.
+type connKey struct{}
+
+// abort makes the end of the connection an error to an HTTP/1.0 client too. There are no chunks
+// there: the end of the connection is the end of the answer, unless it is a reset.
+func (o *out) abort() {
+	c := o.conn
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // a closed connection cannot end cleanly any more
+	}
 }
 
 // deadline moves the write deadline. It rolls with the events, so that a slow reader is cut but a

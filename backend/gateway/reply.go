@@ -87,6 +87,9 @@ func (r *reply) close(whole bool) {
 
 // send sends a request to an upstream and waits for the head of the answer, at most for wait.
 func (c *call) send(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
+	if l.Key = strings.TrimSpace(l.Key); strings.ContainsFunc(l.Key, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return nil, &dialError{err: errors.New("its api_key has a line break or another control character inside")}
+	}
 	if l.Client == nil && strings.HasPrefix(l.URL, "http://") {
 		return c.sendWire(ctx, l, wait)
 	}
@@ -108,7 +111,8 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 		}
 		cn, err := c.g.wire.get(ctx, hostport, fresh)
 		if err != nil {
-			return nil, &dialError{err}
+			// After a stale connection the worker may have had the request, and died of it.
+			return nil, &dialError{err, fresh}
 		}
 		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
 		cn.limit = time.Now().Add(wait)
@@ -126,8 +130,11 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 	}
 }
 
-// dialError says that no connection to an upstream could be made: it has seen nothing of the request.
-type dialError struct{ err error }
+// dialError says that no connection to an upstream could be made.
+type dialError struct {
+	err  error
+	sent bool // it may have seen the request all the same
+}
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
@@ -187,7 +194,7 @@ func (c *call) path(prefix string) string {
 func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
 	base, err := url.Parse(l.URL)
 	if err != nil {
-		return nil, &dialError{err}
+		return nil, &dialError{err: err}
 	}
 	var space [4]edit
 	body := splice(nil, c.req.body, c.req.edits(space[:0], l.Model))
@@ -197,7 +204,7 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
 	if err != nil {
 		cut(nil)
-		return nil, &dialError{err}
+		return nil, &dialError{err: err}
 	}
 	drop := named(c.r.Header)
 	for name, values := range c.r.Header {

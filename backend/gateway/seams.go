@@ -23,8 +23,6 @@ type Upstreams interface {
 	// Changed gives a channel that is closed when some upstream becomes ready, frees a slot
 	// or goes away: those who wait look again.
 	Changed() <-chan struct{}
-	// Report says what an upstream did with a request, for its breaker.
-	Report(id string, r route.Result)
 }
 
 // Lease is one request's place on an upstream.
@@ -37,8 +35,7 @@ type Lease struct {
 	// Release counts the request out and gives the worker time that falls to it. It may be
 	// called more than once; later calls give the first answer.
 	Release func() time.Duration
-	// Report says what became of the request, for the breaker: the attempt it belongs to is
-	// known here. Nil: Upstreams.Report is called.
+	// Report says what became of the request, for the upstream's breaker. It is called once.
 	Report func(r route.Result)
 }
 
@@ -46,8 +43,9 @@ type Lease struct {
 type Accounts interface {
 	// Open records that r was dispatched. r may change afterwards.
 	Open(r *api.Request)
-	// Price fills the cost fields of r and its attempts from their usage and shares. It may be
-	// called again after more is known, and then starts over.
+	// Price fills the cost fields of r and its attempts from their usage and shares. A stream
+	// whose client wants cost_info is priced before its end, while its Outcome is still open; if
+	// more is known later, Price is called again and starts over.
 	Price(r *api.Request)
 	// Settle records the end of r, priced. r must not change afterwards.
 	Settle(r *api.Request)

@@ -25,6 +25,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 		MaxHeaderBytes:    64 << 10,
 		TLSConfig:         certs,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
 	}

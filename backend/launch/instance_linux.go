@@ -22,7 +22,6 @@ const (
 // instance is a server under a shim, launched or adopted.
 type instance struct {
 	launcher *Local
-	spec     Spec
 	rec      record
 	cmd      *exec.Cmd // the shim, where we started it; nil if adopted
 
@@ -33,21 +32,21 @@ type instance struct {
 }
 
 // take returns the instance of a running server and watches its shim.
-func (l *Local) take(rec record, s Spec, cmd *exec.Cmd) *instance {
+func (l *Local) take(rec record, cmd *exec.Cmd) *instance {
 	ctx, cancel := context.WithCancel(context.Background())
 	i := &instance{
-		launcher: l, spec: s, rec: rec, cmd: cmd,
+		launcher: l, rec: rec, cmd: cmd,
 		done: make(chan struct{}), cancel: cancel, idle: make(chan struct{}),
 	}
 	go i.watch(ctx)
 	return i
 }
 
-func (i *instance) Spec() Spec            { return i.spec }
+func (i *instance) Spec() Spec            { return i.rec.Spec }
 func (i *instance) PID() int              { return i.rec.Child.PID }
 func (i *instance) Started() time.Time    { return i.rec.Started }
 func (i *instance) Done() <-chan struct{} { return i.done }
-func (i *instance) LogPath() string       { return filepath.Join(i.spec.Folder, logName) }
+func (i *instance) LogPath() string       { return filepath.Join(i.rec.Spec.Folder, logName) }
 
 func (i *instance) Exit() Exit {
 	select {
@@ -84,7 +83,7 @@ func (i *instance) watch(ctx context.Context) {
 		return // closed
 	}
 	for {
-		e, err := readExit(i.spec.Folder)
+		e, err := readExit(i.rec.Spec.Folder)
 		if err == nil && e.Marker == i.rec.Marker {
 			i.exit = e.exit()
 			break
@@ -93,7 +92,7 @@ func (i *instance) watch(ctx context.Context) {
 			i.exit = Exit{Code: -1}
 			break
 		} else if ctx.Err() == nil {
-			i.launcher.log().Error("end server of a dead shim", "worker", i.spec.Name, "err", err)
+			i.launcher.log().Error("end server of a dead shim", "worker", i.rec.Spec.Name, "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -107,13 +106,13 @@ func (i *instance) watch(ctx context.Context) {
 // bury ends what the dead shim left. Another engine may be at it too, or a new server may run
 // in the folder already: then its lock is taken, and what is ours is found by its own marks.
 func (i *instance) bury(ctx context.Context) error {
-	lock, err := lockFolder(ctx, i.spec.Folder, 0)
+	lock, err := lockFolder(ctx, i.rec.Spec.Folder, 0)
 	if err != nil {
 		k := i.rec.kin()
 		return k.end(ctx)
 	}
 	defer lock.Close()
-	err = i.launcher.bury(ctx, i.spec.Folder, i.rec)
+	err = i.launcher.bury(ctx, i.rec.Spec.Folder, i.rec)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -138,7 +137,7 @@ func (i *instance) Terminate() error {
 		err = unix.Kill(id.PID, unix.SIGTERM)
 	}
 	if err != nil && err != unix.ESRCH {
-		return fmt.Errorf("terminate worker %s: %w", i.spec.Name, err)
+		return fmt.Errorf("terminate worker %s: %w", i.rec.Spec.Name, err)
 	}
 	return nil
 }
@@ -150,16 +149,16 @@ func (i *instance) Kill(ctx context.Context) error {
 	case i.ended():
 		return nil
 	case err == nil && res.Marker == i.rec.Marker && res.Error != "":
-		return fmt.Errorf("kill worker %s: %s", i.spec.Name, res.Error)
+		return fmt.Errorf("kill worker %s: %s", i.rec.Spec.Name, res.Error)
 	case err != nil || res.Marker != i.rec.Marker:
 		if i.rec.Shim.alive() && ctx.Err() == nil {
-			i.launcher.log().Warn("shim does not answer: its server is ended from outside", "worker", i.spec.Name, "shim", i.rec.Shim.PID, "err", err)
+			i.launcher.log().Warn("shim does not answer: its server is ended from outside", "worker", i.rec.Spec.Name, "shim", i.rec.Shim.PID, "err", err)
 			if errors.Is(err, context.DeadlineExceeded) { // it hangs, so it would not notice
 				_ = unix.Kill(i.rec.Shim.PID, unix.SIGKILL)
 			}
 		}
 		if err := i.rec.kin().end(ctx); err != nil {
-			return fmt.Errorf("kill worker %s: %w", i.spec.Name, err)
+			return fmt.Errorf("kill worker %s: %w", i.rec.Spec.Name, err)
 		}
 	}
 	select {
@@ -167,11 +166,11 @@ func (i *instance) Kill(ctx context.Context) error {
 		return nil
 	case <-i.idle: // closed: nobody watches
 		if err := i.rec.Shim.wait(ctx); err != nil {
-			return fmt.Errorf("kill worker %s: %w", i.spec.Name, err)
+			return fmt.Errorf("kill worker %s: %w", i.rec.Spec.Name, err)
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("kill worker %s: %w", i.spec.Name, errors.Join(ctx.Err(), stays(i.rec.kin().members(scan(), true))))
+		return fmt.Errorf("kill worker %s: %w", i.rec.Spec.Name, errors.Join(ctx.Err(), stays(i.rec.kin().members(scan(), true))))
 	}
 }
 

@@ -33,13 +33,14 @@ type Launcher interface {
 	Launch(ctx context.Context, s Spec) (Instance, error)
 	// Adopt takes hold of a server that an earlier engine started with this Spec's Folder.
 	// It returns nil and no error if there is none alive; what a dead shim left running is
-	// ended first. The Spec of the earlier start is in Instance.Spec, without Env and with
-	// Argv redacted.
+	// ended first. The Spec of the earlier start is in Instance.Spec.
 	Adopt(ctx context.Context, s Spec) (Instance, error)
 }
 
 // Instance is one started server.
 type Instance interface {
+	// Spec is what it was started with, but of local servers without Env and with Argv
+	// redacted, as the record on disk keeps it.
 	Spec() Spec
 	// PID of the server's first process; 0 for attached servers.
 	PID() int

@@ -57,7 +57,7 @@ func (l *Local) Launch(ctx context.Context, s Spec) (Instance, error) {
 		return nil, err
 	}
 	l.log().Info("server started", "worker", s.Name, "pid", rec.Child.PID, "shim", rec.Shim.PID)
-	return l.take(rec, s, cmd), nil
+	return l.take(rec, cmd), nil
 }
 
 // Adopt takes hold of the server that runs in s.Folder.
@@ -77,7 +77,7 @@ func (l *Local) Adopt(ctx context.Context, s Spec) (Instance, error) {
 		rec, err := readRecord(s.Folder)
 		if err == nil && rec.Child.PID != 0 && rec.proven() {
 			l.log().Info("server adopted", "worker", rec.Spec.Name, "pid", rec.Child.PID, "shim", rec.Shim.PID)
-			return l.take(rec, rec.Spec, nil), nil
+			return l.take(rec, nil), nil
 		}
 		select {
 		case <-ctx.Done():

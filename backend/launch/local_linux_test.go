@@ -35,15 +35,22 @@ func TestMain(m *testing.M) {
 		os.Exit(launch.RunShim(context.Background(), os.Args[2:]))
 	}
 	launchtest.Main(newLocal)
+	runtime, err := os.MkdirTemp("", "launch")
+	if err != nil {
+		panic(err)
+	}
 	for _, kv := range [][2]string{
 		{"OPENAI_API_KEY", "canary"}, {"LAUNCHTEST_CANARY_SECRET", "canary"}, {"VLLMDECK_CONFIG", "canary"},
-		{"VLLM_API_KEY", "ours"}, {"HF_TOKEN", "hf_canary"},
+		{"VLLM_API_KEY", "ours"}, {"HF_TOKEN", "hf_canary"}, {"XDG_RUNTIME_DIR", runtime},
 	} {
 		if err := os.Setenv(kv[0], kv[1]); err != nil {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(runtime)
+		os.Exit(code)
+	}))
 }
 
 func TestLocalHoldsTheContract(t *testing.T) {

@@ -56,6 +56,9 @@ func (s *Server) readMessages(x *exchange, limited bool) (*request, error) {
 	}
 	req := &request{role: "assistant"}
 	model := f.str("model")
+	if _, ok := f.get("model"); !ok {
+		f.missing("model") // on this route alone
+	}
 	ms, merr := f.messages("messages", s.o.Model)
 	if _, ok := f.get("max_tokens"); !ok && limited {
 		f.missing("max_tokens")

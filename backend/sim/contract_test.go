@@ -35,5 +35,7 @@ func TestContractReal(t *testing.T) {
 	if url == "" || model == "" {
 		t.Skip("NOT CHECKED AGAINST A REAL vLLM: set VLLMDECK_REAL_URL and VLLMDECK_REAL_MODEL")
 	}
-	simtest.Contract(t, simtest.Target{BaseURL: url, Model: model, Client: &http.Client{Transport: &http.Transport{DisableCompression: true}}})
+	c := &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	defer c.CloseIdleConnections()
+	simtest.Contract(t, simtest.Target{BaseURL: url, Model: model, Client: c})
 }

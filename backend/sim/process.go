@@ -43,6 +43,9 @@ func (p Process) Run(ctx context.Context) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	sigs := make(chan os.Signal, 4)
+	signal.Notify(sigs, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(sigs)
 	eng, err := startEngine(p.Engine, p.Env)
 	if err != nil {
 		fmt.Fprintf(o.Err, "start simulated engine: %v\n", err)
@@ -63,10 +66,6 @@ func (p Process) Run(ctx context.Context) int {
 		}
 		return code(srv.Serve(ctx, Listen()))
 	}
-	sigs := make(chan os.Signal, 4)
-	signal.Notify(sigs, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(sigs)
-
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ctx, ln) }()
 	frozen := false

@@ -36,7 +36,7 @@ func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, er
 	case err != nil:
 		// Something of ours may live there: neither to start a second one beside it nor to call
 		// it stopped would be right.
-		w.failed(ctx, verdict{
+		w.failed(verdict{
 			class: classCrash, cause: clip("take over the running server: " + err.Error()), early: true, adopt: true,
 			final: w.st.State == api.Stopping,
 		})

@@ -31,11 +31,11 @@ func (w *worker) died(ctx context.Context, l *life) {
 		w.stopped(ctx)
 		return
 	}
-	w.failed(ctx, explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
+	w.failed(explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
 }
 
 // failed ends a life that nobody asked to end, and plans the next one.
-func (w *worker) failed(ctx context.Context, v verdict) {
+func (w *worker) failed(v verdict) {
 	w.release()
 	w.enter(api.Failed)
 	now := time.Now()
@@ -107,5 +107,5 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		v.class = classConfig
 	}
-	w.failed(ctx, v)
+	w.failed(v)
 }

@@ -246,13 +246,13 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 	case "/health":
 		w.WriteHeader(status)
 	case "/version":
-		io.WriteString(w, `{"version":"0.32.0"}`)
+		_, _ = io.WriteString(w, `{"version":"0.32.0"}`)
 	case "/v1/models":
 		var ids []string
 		for _, m := range models {
 			ids = append(ids, fmt.Sprintf(`{"id":%q,"max_model_len":1024}`, m))
 		}
-		io.WriteString(w, `{"object":"list","data":[`+strings.Join(ids, ",")+`]}`)
+		_, _ = io.WriteString(w, `{"object":"list","data":[`+strings.Join(ids, ",")+`]}`)
 	case "/v1/completions":
 		p.canary.Add(1)
 		if hang {
@@ -263,7 +263,7 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 				return nil, io.ErrUnexpectedEOF
 			}
 		}
-		io.WriteString(w, `{"choices":[{"text":"a"}]}`)
+		_, _ = io.WriteString(w, `{"choices":[{"text":"a"}]}`)
 	default:
 		w.WriteHeader(404)
 	}

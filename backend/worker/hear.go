@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -29,8 +30,10 @@ func (w *worker) follow(ctx context.Context, l *life) {
 	}
 	f := &follower{path: path, tail: l.adopted, mark: l.mark}
 	defer f.close()
-	tick := time.NewTicker(followEvery)
+	began := time.Now()
+	tick := time.NewTicker(followFast)
 	defer tick.Stop()
+	fast := true
 	past, complained := l.adopted, false
 	for last := false; !last; {
 		var b batch
@@ -71,6 +74,10 @@ func (w *worker) follow(ctx context.Context, l *life) {
 		case <-l.inst.Done():
 		case <-tick.C:
 		}
+		if fast && time.Since(began) > followFirst {
+			fast = false
+			tick.Reset(followEvery)
+		}
 	}
 }
 
@@ -85,43 +92,43 @@ func isDone(c <-chan struct{}) bool {
 
 // heard takes what the log says: phases of a start, the end of a drain.
 func (w *worker) heard(ctx context.Context, l *life, b batch) {
-	if w.life != l {
-		return
+	switch {
+	case w.life != l:
+	case w.st.State == api.Starting || b.past && w.st.State != api.Stopping:
+		// An adopted server may have answered before its log was read back.
+		w.trace(l, b)
+	case w.st.State == api.Stopping && l.step == stepTerm && !b.past:
+		if slices.ContainsFunc(b.lines, func(line api.Line) bool { return drainedLine.MatchString(line.Text) }) {
+			w.kill(ctx, l)
+		}
 	}
-	switch w.st.State {
-	case api.Starting:
-		now := time.Now()
-		for _, line := range b.lines {
-			at := now
-			if b.past {
-				if !line.Time.IsZero() {
-					at = line.Time
-				}
-				if bannerLine.MatchString(line.Text) {
-					// The log of an adopted server may hold earlier starts.
-					l.phases = newTracker(api.PhaseImports, started(l.inst, at))
-					l.lastSeq = line.Seq - 1
-				}
+}
+
+// trace follows the start that the lines tell of.
+func (w *worker) trace(l *life, b batch) {
+	now := time.Now()
+	for _, line := range b.lines {
+		at := now
+		if b.past {
+			if !line.Time.IsZero() {
+				at = line.Time
 			}
-			l.phases.line(line.Text, at)
+			if bannerLine.MatchString(line.Text) {
+				// The log of an adopted server may hold earlier starts.
+				l.phases = newTracker(api.PhaseImports, started(l.inst, at))
+				l.lastSeq = line.Seq - 1
+			}
 		}
-		if b.bar != "" {
-			l.phases.line(b.bar, now)
-		}
-		w.learn(l)
+		l.phases.line(line.Text, at)
+	}
+	if b.bar != "" {
+		l.phases.line(b.bar, now)
+	}
+	w.learn(l)
+	if w.st.State == api.Starting {
 		w.showPhases(now)
 		if l.phases.up {
 			poke(l.kick)
-		}
-	case api.Stopping:
-		if l.step != stepTerm || b.past {
-			return
-		}
-		for _, line := range b.lines {
-			if drainedLine.MatchString(line.Text) {
-				w.kill(ctx, l)
-				return
-			}
 		}
 	}
 }

@@ -583,3 +583,21 @@ func TestFreePortsAvoidThoseOfOthers(t *testing.T) {
 		must(t, <-ended)
 	})
 }
+
+func TestLaunchErrors(t *testing.T) {
+	for _, c := range []struct {
+		err   error
+		retry bool
+	}{
+		{errors.New("fork: resource temporarily unavailable"), true},
+		{fmt.Errorf("start worker w0: %w", os.ErrNotExist), false},
+	} {
+		run(t, conf(vllmWorker("w0")), func(h *host) { h.refuse = c.err }, func(t *testing.T, h *host, p *Pool) {
+			until(t, time.Second, "failed", is(p, "w0", api.Failed))
+			s := mustStatus(t, p, "w0")
+			if s.Error != c.err.Error() || s.NextStart.IsZero() == c.retry {
+				t.Errorf("error %q, next start %v, want retried: %v", s.Error, s.NextStart, c.retry)
+			}
+		})
+	}
+}

@@ -29,6 +29,8 @@ const (
 	trendEvery   = 2 * time.Second
 	trendPoints  = 60
 	followEvery  = 250 * time.Millisecond
+	followFast   = 50 * time.Millisecond // for the first followFirst: a simulated start takes a second
+	followFirst  = 5 * time.Second
 	redrawEvery  = 500 * time.Millisecond
 	canaryLimit  = 2 * time.Minute // the first request took 30 to 60 s on some GPUs (vLLM issue 19824)
 	adoptLimit   = 10 * time.Second

@@ -175,8 +175,7 @@ func plain(err error) string {
 	case tooSlow(err):
 		return "no answer in time"
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err.Error()
 	}
 	return err.Error()

@@ -21,7 +21,7 @@ func TestAttachOverLoopback(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		io.WriteString(w, `{"object":"list","data":[{"id":"m","max_model_len":64}]}`)
+		_, _ = io.WriteString(w, `{"object":"list","data":[{"id":"m","max_model_len":64}]}`)
 	})
 	srv := httptest.NewServer(mux)
 	defer srv.Close()

@@ -172,7 +172,7 @@ func (p *plan) sim(w config.Worker, o *Options) {
 // sum hashes what makes two starts the same. The port counts only if the config names it.
 func (p *plan) sum() string {
 	h := sha256.New()
-	write := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+	write := func(s string) { _, _ = fmt.Fprintf(h, "%d:%s", len(s), s) } // a hash takes everything
 	write(p.kind)
 	write(p.cfg.Model)
 	write(p.spec.URL)

@@ -53,7 +53,7 @@ func (w *worker) stop(ctx context.Context) {
 	w.wake.wake()
 	switch {
 	case l.inst == nil:
-		w.waitFor(l, waitLaunch)
+		w.st.Phase = waitLaunch
 		if !l.adopted {
 			l.end() // what is being taken over lives already: it must be known to be ended
 		}
@@ -61,14 +61,9 @@ func (w *worker) stop(ctx context.Context) {
 		w.terminate(ctx)
 	default:
 		l.step = stepDrain
-		w.waitFor(l, waitRequests)
+		w.st.Phase = waitRequests
 		w.deadline(w.plan.cfg.StopTimeout, w.terminate)
 	}
-}
-
-func (w *worker) waitFor(l *life, what string) {
-	l.waits = what
-	w.st.Phase = what
 }
 
 // end stops a server because of v, and then counts v as a failure.
@@ -102,7 +97,7 @@ func (w *worker) terminate(ctx context.Context) {
 		return
 	}
 	l.step = stepTerm
-	w.waitFor(l, waitExit)
+	w.st.Phase = waitExit
 	if err := l.inst.Terminate(); err != nil {
 		w.log.Warn("SIGTERM not sent", "error", err)
 		w.kill(ctx, l)
@@ -124,18 +119,18 @@ func (w *worker) kill(_ context.Context, l *life) {
 		return
 	}
 	l.step = stepKill
-	w.waitFor(l, waitKill)
+	w.st.Phase = waitKill
 	w.noDeadline()
 	w.wg.Go(func() {
 		// An order to end processes is carried out even while the engine itself ends.
 		ctx, cancel := context.WithTimeout(context.Background(), killLimit)
 		defer cancel()
 		err := l.inst.Kill(ctx)
-		w.post(func(ctx context.Context) { w.killed(ctx, l, err) })
+		w.post(func(context.Context) { w.killed(l, err) })
 	})
 }
 
-func (w *worker) killed(ctx context.Context, l *life, err error) {
+func (w *worker) killed(l *life, err error) {
 	if w.life != l {
 		return
 	}
@@ -164,7 +159,7 @@ func (w *worker) stopped(ctx context.Context) {
 		doom = w.life.doom
 	}
 	if doom != nil && !w.again && !w.leaving {
-		w.failed(ctx, *doom)
+		w.failed(*doom)
 		return
 	}
 	w.release()

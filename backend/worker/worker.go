@@ -64,7 +64,6 @@ type life struct {
 	adopted bool
 	ready   bool // it has been
 	answers bool // it answers now; false from the third failure of /health on
-	waits   string
 	step    stopStep
 	doom    *verdict      // why it is being ended, if nobody ordered that
 	kick    chan struct{} // asks for a probe now

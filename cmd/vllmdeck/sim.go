@@ -33,12 +33,13 @@ func simCmd() *cobra.Command {
 			}
 			p.Engine = []string{self, "sim", "engine-core"}
 			p.Log, p.Err = os.Stdout, os.Stderr
-			if code := p.Run(cmd.Context()); code != 0 {
-				return &exitError{code: code}
-			}
+			// vLLM's log ends with its own last line, which a diagnosis reads: nothing may be
+			// printed after it.
+			os.Exit(p.Run(cmd.Context()))
 			return nil
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} }) // as argparse
 	f := cmd.Flags()
 	f.StringVar(&p.Host, "host", "127.0.0.1", "address to listen on")
 	f.IntVar(&p.Port, "port", 8000, "port to listen on")
@@ -59,9 +60,7 @@ func simCmd() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if code := sim.EngineMain(); code != 0 {
-				return &exitError{code: code}
-			}
+			os.Exit(sim.EngineMain())
 			return nil
 		},
 	})
