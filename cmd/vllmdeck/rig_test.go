@@ -169,7 +169,9 @@ type proc struct {
 }
 
 // start starts a command that goes on, in a session of its own. Its output is in serve.out.
-func (r *rig) start(args ...string) *proc {
+func (r *rig) start(args ...string) *proc { return r.startIn("", args...) }
+
+func (r *rig) startIn(dir string, args ...string) *proc {
 	r.t.Helper()
 	out, err := os.OpenFile(filepath.Join(r.dir, "serve.out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -177,7 +179,7 @@ func (r *rig) start(args ...string) *proc {
 	}
 	defer out.Close()
 	cmd := exec.Command(r.bin, args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, out, out
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = r.env, dir, out, out
 	detach(cmd)
 	return r.begin(cmd)
 }
