@@ -200,8 +200,11 @@ func (r *promptRun) event(data []byte) (bool, error) {
 	if f := gjson.GetBytes(data, "choices.0.finish_reason").String(); f != "" {
 		r.state.Finish = f
 	}
-	if text == "" || r.size+len(text) > maxPromptAnswer {
+	if text == "" {
 		return false, nil
+	}
+	if r.size+len(text) > maxPromptAnswer {
+		return false, fmt.Errorf("the answer is longer than the %d MiB that are kept", maxPromptAnswer>>20)
 	}
 	if r.events == 0 {
 		r.first = now
