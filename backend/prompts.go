@@ -91,7 +91,11 @@ func (t *tester) send(ctx context.Context, a api.Action) error {
 	}
 	t.wg.Go(func() {
 		defer cancel()
-		run.end(t.stream(ctx, run, body))
+		err := t.stream(ctx, run, body)
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err() // what breaks after a cancel broke because of it
+		}
+		run.end(err)
 	})
 	return nil
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/config"
-	"github.com/vllmdeck/vllmdeck/tui"
 )
 
 // realThing is how to get from the demo to a real worker.
@@ -145,10 +144,7 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 // demoFront is what the user sees until ctx ends: the console, or lines.
 func demoFront(ctx context.Context, cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine) error {
 	if !o.headless {
-		_, err := tui.Run(ctx, tui.Options{
-			Source: e, Demo: true, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
-		})
-		return err
+		return f.run(ctx, cmd.OutOrStdout(), e, true)
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "SIMULATED: serving on "+e.url)
 	fmt.Fprintln(cmd.OutOrStdout(), watchHeader)
