@@ -11,6 +11,7 @@ import (
 )
 
 func TestTheEngineKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	if status, text := r.chat(3); status != http.StatusOK {
@@ -20,6 +21,7 @@ func TestTheEngineKeepsTheContract(t *testing.T) {
 }
 
 func TestTheEngineBehindItsSocketKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	dir, err := os.MkdirTemp("", "vd") // t.TempDir is too long for a socket

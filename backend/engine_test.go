@@ -62,6 +62,7 @@ func (r *rig) health() (int, health) {
 }
 
 func TestHealthFollowsTheWorkers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
 	r.allReady()
 	code, h := r.health()
@@ -85,6 +86,7 @@ func TestHealthFollowsTheWorkers(t *testing.T) {
 // TestMoneyIsTraceable compares what an answer, the snapshot, /cost-comparison and the ledger say
 // of the same requests.
 func TestMoneyIsTraceable(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	var info struct {
@@ -158,6 +160,7 @@ func TestMoneyIsTraceable(t *testing.T) {
 
 // TestUnknownIsNeverZero takes away what money figures need.
 func TestUnknownIsNeverZero(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	// A reload without rates: what an hour costs is not known any more.
@@ -180,6 +183,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 }
 
 func TestTotalsNeverShowLessTimeThanRequestsTook(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	for range 10 {
@@ -198,6 +202,7 @@ func TestTotalsNeverShowLessTimeThanRequestsTook(t *testing.T) {
 }
 
 func TestPriceKnowsWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	p := r.pricing.Load()
 	q := api.Request{Model: "toy", Class: api.ClassServed, Usage: api.Usage{Input: 1_000_000}, UsageSource: api.UsageUpstream}
@@ -228,6 +233,7 @@ func TestPriceKnowsWhatItDoesNotKnow(t *testing.T) {
 }
 
 func TestReloadIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2)
 	r.allReady()
 	reload := func() error { return r.Do(t.Context(), api.Action{Verb: api.EngineReload}) }
@@ -277,6 +283,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 }
 
 func TestRestartAndStop(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
 	r.load = func() (*config.Config, error) { return nil, errors.New("x.yaml:3:5: nonsense") }
@@ -312,6 +319,7 @@ func TestRestartAndStop(t *testing.T) {
 // TestAPromptIsDrained begins a prompt test and ends the engine: it has its grace, as every
 // other client has.
 func TestAPromptIsDrained(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, "grace: 20s")
 	r.allReady()
 	a := api.Action{Verb: api.PromptSend, ID: "p1", Target: "default", Text: "Count to a hundred.", Args: map[string]string{"max_tokens": "150"}}
@@ -340,6 +348,7 @@ func TestAPromptIsDrained(t *testing.T) {
 }
 
 func TestCostComparisonWantsAPeriod(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	resp, err := http.Get(r.URL() + "/cost-comparison?period=year")
 	if err != nil {
