@@ -227,6 +227,9 @@ func TestKilledEngineLosesNothing(t *testing.T) {
 			t.Errorf("%s has pid %d, want %d", name, got, pid)
 		}
 	}
+	if out, err := r.try("status"); err != nil || !strings.Contains(out, after.Engine.URL) {
+		t.Errorf("status after the crash: %v\n%s", err, out)
+	}
 	rows := r.rows() // one per id: it is the primary key
 	if got := rows[long.id]; got != api.OutcomeInterrupted {
 		t.Errorf("the request in flight has outcome %q, want %q", got, api.OutcomeInterrupted)
