@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,8 +23,8 @@ type terminal struct {
 	t    *testing.T
 	file *os.File // the user's end
 
-	mu     sync.Mutex
-	screen *vt.SafeEmulator
+	screen *vt.Emulator
+	mu     sync.Mutex      // guards the screen but for Read, and all
 	all    strings.Builder // every byte that was written
 }
 
@@ -42,7 +43,7 @@ func (r *rig) terminal(args ...string) *terminal {
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	x := &terminal{t: r.t, file: user, screen: vt.NewSafeEmulator(80, 24)}
+	x := &terminal{t: r.t, file: user, screen: vt.NewEmulator(80, 24)}
 	x.proc = r.begin(cmd)
 	go x.show()
 	go x.answer()
@@ -61,10 +62,10 @@ func (x *terminal) show() {
 		n, err := x.file.Read(buf)
 		x.mu.Lock()
 		x.all.Write(buf[:n])
-		x.mu.Unlock()
 		_, _ = x.screen.Write(buf[:n])
+		x.mu.Unlock()
 		if err != nil {
-			_ = x.screen.Close()
+			_ = x.screen.InputPipe().(io.Closer).Close()
 			return
 		}
 	}
@@ -82,7 +83,11 @@ func (x *terminal) answer() {
 	}
 }
 
-func (x *terminal) sees() string { return x.screen.String() }
+func (x *terminal) sees() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.screen.String()
+}
 
 func (x *terminal) wrote() string {
 	x.mu.Lock()
