@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,16 +166,17 @@ func TestBareOnATerminalStartsTheConfigsEngine(t *testing.T) {
 	}
 
 	// What keeps it from starting is said in its own words, with its exit code.
-	r.write("listen: 127.0.0.1:1\n" + simConfig(1)(filepath.Join(r.dir, "state"))[len("listen: 127.0.0.1:0\n"):])
-	if os.Getuid() == 0 {
-		r.write("listen: 127.0.0.999:1\n" + simConfig(1)(filepath.Join(r.dir, "state"))[len("listen: 127.0.0.1:0\n"):])
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer ln.Close()
+	r.write(strings.Replace(simConfig(1)(filepath.Join(r.dir, "state")), "127.0.0.1:0", ln.Addr().String(), 1))
 	x = r.terminal()
-	if code := x.exit(t, 20*time.Second); code == exitDone {
-		t.Error("exit code 0 although no engine could be started")
+	if code := x.exit(t, 20*time.Second); code != exitFailed {
+		t.Errorf("exit code = %d, want the engine's own, %d", code, exitFailed)
 	}
-	x.await("vllmdeck: ")
-	x.await("listen")
+	x.asks("vllmdeck: listen on " + ln.Addr().String() + ": the port is taken by pid ")
 }
 
 // TestTwoConsolesStartOneEngine starts two consoles at once where nothing runs.
