@@ -62,7 +62,7 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 			w.away(ctx, l)
 			return
 		}
-		w.stall(fmt.Sprintf("%s does not answer /health (%s) while its process lives: requests go elsewhere", w.name, l.problem))
+		w.stall(fmt.Sprintf("%s does not answer /health (%s): requests go elsewhere", w.name, l.problem))
 	}
 }
 

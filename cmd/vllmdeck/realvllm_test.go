@@ -130,8 +130,8 @@ func (r *rig) run(args ...string) string {
 
 func (r *rig) snapshot() *api.Snapshot {
 	r.t.Helper()
-	s := new(api.Snapshot)
-	if err := json.Unmarshal([]byte(r.run("status", "--json")), s); err != nil {
+	s, err := r.source().Snapshot(r.t.Context())
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	return s
@@ -250,6 +250,22 @@ func markedProcesses(t *testing.T, marker string) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// workerMarker is what marks the processes of one incarnation of a worker.
+func workerMarker(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kv := range strings.SplitSeq(string(text), "\x00") {
+		if strings.HasPrefix(kv, "VLLMDECK_WORKER_ID=") {
+			return kv
+		}
+	}
+	t.Fatalf("process %d carries no marker", pid)
+	return ""
 }
 
 // TestRealVLLMOneWorker is the life of one real worker with a real model.
@@ -398,7 +414,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		go func() {
 			var res result
 			defer func() { results <- res }()
-			body := fmt.Sprintf(`{"messages":[{"role":"user","content":"Story %d please"}],"max_tokens":300,"stream":%t,"temperature":0}`, i, i%2 == 0)
+			body := fmt.Sprintf(`{"messages":[{"role":"user","content":"Story %d please"}],"max_tokens":900,"ignore_eos":true,"stream":%t,"temperature":0}`, i, i%2 == 0)
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
 			if err != nil {
 				res.err = err
@@ -423,12 +439,13 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		s := r.snapshot()
 		return s.Workers[0].InFlight > 0 && s.Workers[1].InFlight > 0
 	})
+	marker := workerMarker(t, victim.PID) // a restarted w0 has another
 	killed := time.Now()
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	until(t, 5*time.Second, "EngineCore and Worker of the killed server are gone", func() bool {
-		return len(markedProcesses(t, "VLLMDECK_WORKER_ID=w0/")) == 0
+		return len(markedProcesses(t, marker)) == 0
 	})
 	t.Logf("its tree was gone %s after the kill", time.Since(killed).Round(10*time.Millisecond))
 
@@ -449,6 +466,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		t.Errorf("%d whole answers of %d: those not streamed, at least, had no content yet", whole, clients)
 	}
 
+	until(t, 10*time.Second, "w0 is started again", func() bool { return r.worker("w0").Restarts == 1 })
 	r.awaitReady("w0")
 	again := r.worker("w0")
 	if again.PID == victim.PID || again.Restarts != 1 {
@@ -460,13 +478,20 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 	}
 }
 
-func spendOf(t *testing.T, r *rig) api.Row {
-	t.Helper()
+// source is the engine behind its socket.
+func (r *rig) source() *api.Client {
+	r.t.Helper()
 	c, err := api.Dial("unix:" + filepath.Join(r.dir, "state", "engine.sock"))
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	defer c.Close()
+	r.t.Cleanup(c.Close)
+	return c
+}
+
+func spendOf(t *testing.T, r *rig) api.Row {
+	t.Helper()
+	c := r.source()
 	rows, err := c.Spend(t.Context(), api.Query{})
 	if err != nil {
 		t.Fatal(err)

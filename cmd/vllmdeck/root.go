@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -130,9 +129,9 @@ func offerConfig(cmd *cobra.Command, m machine, f *consoleFlags) error {
 		return runDemo(cmd, f, demoOptions{headless: true, seed: 1})
 	}
 	text := m.configText()
-	path, err := userConfigPath()
-	if err != nil {
-		return err
+	path := config.UserPath()
+	if path == "" {
+		return errors.New("find the config folder: there is no home folder: name a config with --config")
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "A vLLM was found on this machine. This config would serve it:\n\n%s\nWrite it to %s and start? [Y/n] ", text, path)
 	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
@@ -149,13 +148,4 @@ func offerConfig(cmd *cobra.Command, m machine, f *consoleFlags) error {
 		return err
 	}
 	return runConfig(cmd, path, f)
-}
-
-// userConfigPath is vllmdeck.yaml in the XDG config folder.
-func userConfigPath() (string, error) {
-	base, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("find the config folder: %w", err)
-	}
-	return filepath.Join(base, "vllmdeck", "vllmdeck.yaml"), nil
 }
