@@ -127,13 +127,15 @@ func (r *row) count() account {
 func (r *row) open() bool { return r.Outcome == api.OutcomeOpen }
 
 func (r *row) args() []any {
-	return []any{r.ID, r.Started, r.Route, r.Model, r.Worker, r.Key, r.Class, flag(r.Stream),
+	return []any{
+		r.ID, r.Started, r.Route, r.Model, r.Worker, r.Key, r.Class, flag(r.Stream),
 		r.Outcome, r.Status, r.Error, r.Finish,
 		r.Usage.Input, r.Usage.CacheRead, r.Usage.CacheWrite, r.Usage.Output, r.Usage.Reasoning, r.UsageSource,
 		r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap,
 		r.Basis, amount(r.Actual), amount(r.Would), r.Baseline, r.PriceDate, r.PriceVer,
 		amount(r.Prices.Input), amount(r.Prices.CacheRead), amount(r.Prices.CacheWrite), amount(r.Prices.Output),
-		float(r.Health), flag(r.Simulated), flag(r.Unmetered), flag(r.Earning), flag(r.ActualUnknown), flag(r.WouldUnknown)}
+		float(r.Health), flag(r.Simulated), flag(r.Unmetered), flag(r.Earning), flag(r.ActualUnknown), flag(r.WouldUnknown),
+	}
 }
 
 // span keeps a duration from being negative: a clock that was set back must not take away time.

@@ -81,16 +81,20 @@ FROM attempt a JOIN request r ON r.id = a.request_id WHERE a.class = 'retry';
 
 var (
 	dimensions = []string{"model", "worker", "class", "client_key", "route", "outcome", "baseline", "basis", "simulated"}
-	measures   = []string{"requests", "legs", "interrupted", "unmetered", "earning",
+	measures   = []string{
+		"requests", "legs", "interrupted", "unmetered", "earning",
 		"input", "cache_read", "cache_write", "output", "reasoning",
-		"actual", "actual_unknown", "would", "would_unknown"}
-	requestColumns = []string{"id", "started", "route", "model", "worker", "client_key", "class", "stream",
+		"actual", "actual_unknown", "would", "would_unknown",
+	}
+	requestColumns = []string{
+		"id", "started", "route", "model", "worker", "client_key", "class", "stream",
 		"outcome", "status", "error", "finish",
 		"input", "cache_read", "cache_write", "output", "reasoning", "usage_source",
 		"queue", "ttft", "duration", "itl", "max_gap",
 		"basis", "actual", "would", "baseline", "price_date", "price_version",
 		"price_input", "price_cache_read", "price_cache_write", "price_output",
-		"health", "simulated", "unmetered", "earning", "actual_unknown", "would_unknown"}
+		"health", "simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
+	}
 )
 
 var (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -27,6 +28,7 @@ func newWriter(ctx context.Context, db *sql.DB, zone *time.Location) (*writer, e
 		text string
 	}{{&w.open, insertOpen}, {&w.closed, insertClosed}, {&w.attempt, insertAttempt}, {&w.rollup, addRollup}, {&w.minute, addMinute}, {&w.hour, addWorkerHour}} {
 		var err error
+		//nolint:sqlclosecheck // they live as long as db, and are closed with it
 		if *s.to, err = db.PrepareContext(ctx, s.text); err != nil {
 			return nil, fmt.Errorf("prepare ledger statements: %w", err)
 		}
@@ -149,9 +151,10 @@ func (w *writer) write(ctx context.Context, rows []row, workers []WorkerTime) er
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
 	var closed int64
+	//nolint:sqlclosecheck // the statements of a transaction are closed with it
 	openStmt, closedStmt, attemptStmt := tx.StmtContext(ctx, w.open), tx.StmtContext(ctx, w.closed), tx.StmtContext(ctx, w.attempt)
 	for i := range rows {
 		r := &rows[i]
@@ -190,15 +193,13 @@ func (w *writer) write(ctx context.Context, rows []row, workers []WorkerTime) er
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit ledger: %w", err)
 	}
-	for incarnation, s := range changed {
-		w.segments[incarnation] = s
-	}
+	maps.Copy(w.segments, changed)
 	w.stored += closed
 	return nil
 }
 
 func (w *writer) writeSums(ctx context.Context, tx *sql.Tx, b *batch) error {
-	stmt := tx.StmtContext(ctx, w.rollup)
+	stmt := tx.StmtContext(ctx, w.rollup) //nolint:sqlclosecheck // closed with tx
 	for d, s := range b.rollup {
 		if _, err := stmt.ExecContext(ctx, d.hour, d.model, d.worker, d.class, d.key, d.route, d.outcome, d.baseline, d.basis, flag(d.simulated),
 			s.requests, s.legs, s.interrupted, s.unmetered, s.earning,
@@ -207,7 +208,7 @@ func (w *writer) writeSums(ctx context.Context, tx *sql.Tx, b *batch) error {
 			return fmt.Errorf("write ledger sums: %w", err)
 		}
 	}
-	stmt = tx.StmtContext(ctx, w.minute)
+	stmt = tx.StmtContext(ctx, w.minute) //nolint:sqlclosecheck // closed with tx
 	for k, m := range b.minutes {
 		if m.would == 0 && m.spent == 0 && m.unknown == 0 {
 			continue
@@ -229,7 +230,7 @@ func (w *writer) interrupt(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("mark interrupted requests: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
 	for i := range rows {
 		r := &rows[i]
