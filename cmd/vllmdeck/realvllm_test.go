@@ -51,7 +51,7 @@ type rig struct {
 func newRig(t *testing.T, config func(state string) string) *rig {
 	t.Helper()
 	// Not t.TempDir: its name would make the socket's path too long for a socket.
-	dir, err := os.MkdirTemp("", "vd")
+	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
