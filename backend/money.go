@@ -28,7 +28,7 @@ func (b *Backend) countMoney(ctx context.Context) error {
 	for {
 		now := time.Now()
 		from := midnight(now)
-		t, err := b.ledger.Money(ctx, from, time.Time{}, b.simulated())
+		t, err := b.totals(ctx, from, b.simulated())
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -44,6 +44,20 @@ func (b *Backend) countMoney(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// totals asks the ledger for the money since a time. Workers' time is told to it every few
+// seconds, the shares of their requests at once: until it is told, it is no less than they are.
+func (b *Backend) totals(ctx context.Context, from time.Time, simulated bool) (*ledger.Totals, error) {
+	t, err := b.ledger.Money(ctx, from, time.Time{}, simulated)
+	if err != nil {
+		return nil, err
+	}
+	if t.Workers != nil && *t.Workers < t.Shares {
+		t.Workers, t.Idle = api.Ptr(t.Shares), api.Ptr(api.Nanos(0))
+		t.Actual = api.Sum(t.Workers, t.Paid)
+	}
+	return t, nil
 }
 
 // midnight is the start of the local day.
@@ -267,7 +281,7 @@ func (b *Backend) costComparison(ctx context.Context, period string) (any, error
 		return nil, fmt.Errorf("period %q: want today, month or all", period)
 	}
 	sim := b.simulated()
-	t, err := b.ledger.Money(ctx, from(time.Now()), time.Time{}, sim)
+	t, err := b.totals(ctx, from(time.Now()), sim)
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,13 @@ import (
 	"time"
 )
 
-// queued bounds the answers that wait for their rating.
-const queued = 256
+const (
+	// queued bounds the answers that wait for their rating.
+	queued = 256
+	// perSecond bounds the answers that are rated: more would say no more about the health of
+	// all, and would take from the traffic what they cost (about 50 µs each).
+	perSecond = 50
+)
 
 // Job is one answer to be rated off the hot path.
 type Job struct {
@@ -25,6 +30,7 @@ type Queue struct {
 	into    *Distribution
 	jobs    chan Job
 	dropped atomic.Int64
+	next    atomic.Int64 // unix nanoseconds at which the next answer is due, at perSecond
 }
 
 // NewQueue makes a queue that rates with so many workers (at least one) into a distribution.
@@ -33,9 +39,14 @@ func NewQueue(workers int, into *Distribution) *Queue {
 }
 
 // Offer queues an answer. False if it will not be rated: because the queue is full, which is
-// counted, or because there is no text to rate, as in an answer that only calls tools.
+// counted; because more than 50 a second came for longer than a burst, which is counted too; or
+// because there is no text to rate, as in an answer that only calls tools.
 func (q *Queue) Offer(j Job) bool {
 	if strings.TrimSpace(j.Answer.Text) == "" && (j.Answer.Finish == "tool_calls" || j.Answer.Finish == "function_call") {
+		return false
+	}
+	if !q.due(time.Now().UnixNano()) {
+		q.dropped.Add(1)
 		return false
 	}
 	j.Answer = j.Answer.trimmed()
@@ -48,7 +59,22 @@ func (q *Queue) Offer(j Job) bool {
 	}
 }
 
-// Dropped is how many answers were not rated because the queue was full.
+// due takes one of perSecond places, of which a burst as long as the queue may come at once.
+func (q *Queue) due(now int64) bool {
+	const every = int64(time.Second) / perSecond
+	for {
+		next := q.next.Load()
+		at := max(next, now-queued*every)
+		if at >= now {
+			return false
+		}
+		if q.next.CompareAndSwap(next, at+every) {
+			return true
+		}
+	}
+}
+
+// Dropped is how many answers with text were not rated, because too many came.
 func (q *Queue) Dropped() int64 { return q.dropped.Load() }
 
 // Run rates until ctx is done; what is queued then stays unrated.

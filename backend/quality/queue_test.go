@@ -69,3 +69,24 @@ func TestTheQueueHoldsOnlyWhatIsRated(t *testing.T) {
 		t.Errorf("the trimmed answer is rated %+v, the whole %+v", b, a)
 	}
 }
+
+func TestNoMoreThanFiftyASecondAreRated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		q := NewQueue(1, NewDistribution(time.Now(), 0.8))
+		done := make(chan struct{})
+		go func() { defer close(done); _ = q.Run(ctx) }()
+		rated := 0
+		for range 10_000 { // 1,000 a second for ten seconds
+			if q.Offer(Job{Answer: Answer{Text: "Paris."}}) {
+				rated++
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if want := 256 + 10*50; rated < want-5 || rated > want+5 {
+			t.Errorf("rated %d of 10,000, want a burst of 256 and 50 a second: %d", rated, want)
+		}
+		cancel()
+		<-done
+	})
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 
@@ -27,6 +29,23 @@ func (f *consoleFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.graph, "graph", "braille", "braille, block or ascii")
 	cmd.Flags().BoolVar(&f.ascii, "ascii", false, "no character beyond ASCII")
 	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "look, give no orders")
+}
+
+// run shows the console until its user leaves, or ctx or the terminal ends.
+func (f *consoleFlags) run(ctx context.Context, out io.Writer, src api.Source, demo bool) error {
+	// On a terminal that cannot move its cursor the console has no keys: ctrl+c leaves it.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	left, err := tui.Run(ctx, tui.Options{
+		Source: src, Demo: demo, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
+	})
+	if err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	if left.Frame != "" {
+		fmt.Fprintln(out, left.Frame)
+	}
+	return nil
 }
 
 func attachCmd(g *globals) *cobra.Command {
@@ -54,9 +73,7 @@ func attachCmd(g *globals) *cobra.Command {
 }
 
 // onTerminal says whether there is a person at both ends.
-func onTerminal() bool {
-	return term.IsTerminal(os.Stdin.Fd()) && term.IsTerminal(os.Stdout.Fd()) && os.Getenv("TERM") != "dumb"
-}
+func onTerminal() bool { return term.IsTerminal(os.Stdin.Fd()) && term.IsTerminal(os.Stdout.Fd()) }
 
 // openConsole runs the console on a source until its user leaves, and says what goes on.
 func openConsole(cmd *cobra.Command, c *api.Client, f *consoleFlags) error {
@@ -68,11 +85,8 @@ func openConsole(cmd *cobra.Command, c *api.Client, f *consoleFlags) error {
 	if !onTerminal() {
 		return printStatus(cmd.OutOrStdout(), s, false)
 	}
-	_, err = tui.Run(cmd.Context(), tui.Options{
-		Source: c, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
-	})
-	if err != nil {
-		return fmt.Errorf("console: %w", err)
+	if err := f.run(cmd.Context(), cmd.OutOrStdout(), c, false); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 2*time.Second)
 	defer cancel()

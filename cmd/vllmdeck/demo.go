@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/config"
-	"github.com/vllmdeck/vllmdeck/tui"
 )
 
 // realThing is how to get from the demo to a real worker.
@@ -76,6 +76,10 @@ cost:
 }
 
 func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
+	// Before there is anything to leave behind; once the engine catches signals, it does so alone.
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(told)
 	sweepDemos()
 	dir, err := os.MkdirTemp("", demoPrefix)
 	if err != nil {
@@ -113,6 +117,11 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 	var e *engine
 	select {
 	case e = <-ready:
+		select {
+		case <-told:
+			e.Stop(true)
+		default:
+		}
 	case err := <-ended:
 		if errors.Is(err, context.Canceled) {
 			return nil // told to end before it had begun
@@ -145,10 +154,7 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 // demoFront is what the user sees until ctx ends: the console, or lines.
 func demoFront(ctx context.Context, cmd *cobra.Command, f *consoleFlags, o demoOptions, e *engine) error {
 	if !o.headless {
-		_, err := tui.Run(ctx, tui.Options{
-			Source: e, Demo: true, Theme: f.theme, Graph: f.graph, ASCII: f.ascii, ReadOnly: f.readOnly, Version: version,
-		})
-		return err
+		return f.run(ctx, cmd.OutOrStdout(), e, true)
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), "SIMULATED: serving on "+e.url)
 	fmt.Fprintln(cmd.OutOrStdout(), watchHeader)

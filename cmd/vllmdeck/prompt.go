@@ -166,8 +166,12 @@ func runPrompt(cmd *cobra.Command, c api.Source, a api.Action, asJSON bool) erro
 				return err
 			}
 		} else {
-			fmt.Fprintln(out)
-			fmt.Fprintln(cmd.ErrOrStderr(), promptFigures(p))
+			if after > 0 {
+				fmt.Fprintln(out)
+			}
+			if p.State == "done" || after > 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), promptFigures(p))
+			}
 		}
 		if p.State != "done" {
 			return fmt.Errorf("prompt %s: %s", p.State, p.Error)

@@ -3,14 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -37,165 +35,6 @@ func realVLLM(t *testing.T) string {
 		}
 	}
 	return dir
-}
-
-// rig is a vllmdeck binary with folders of its own, driven as a user would.
-type rig struct {
-	t      *testing.T
-	bin    string
-	dir    string
-	config string
-	env    []string
-}
-
-func newRig(t *testing.T, config func(state string) string) *rig {
-	t.Helper()
-	// Not t.TempDir: its name would make the socket's path too long for a socket.
-	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // see above
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, bin: filepath.Join(dir, "vllmdeck"), dir: dir, config: filepath.Join(dir, "vllmdeck.yaml")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", r.bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	r.env = append(os.Environ(), "XDG_RUNTIME_DIR="+filepath.Join(dir, "run"), "XDG_CONFIG_HOME="+dir, "VLLMDECK_CONFIG="+r.config)
-	if err := os.WriteFile(r.config, []byte(config(filepath.Join(dir, "state"))), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		stop := exec.CommandContext(ctx, r.bin, "stop", "--yes")
-		stop.Env = r.env
-		_ = stop.Run()
-		if t.Failed() {
-			for _, path := range []string{"state/logs/engine.log", "serve.out"} {
-				if text, err := os.ReadFile(filepath.Join(dir, path)); err == nil {
-					t.Logf("%s:\n%s", path, text[max(0, len(text)-8000):])
-				}
-			}
-		}
-		_ = os.RemoveAll(dir)
-	})
-	return r
-}
-
-// serve starts an engine that outlives the call, and waits until it answers.
-func (r *rig) serve() *exec.Cmd {
-	r.t.Helper()
-	out, err := os.OpenFile(filepath.Join(r.dir, "serve.out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer out.Close()
-	cmd := exec.Command(r.bin, "serve")
-	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, out, out
-	detach(cmd)
-	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.until(20*time.Second, "the engine answers", func() bool { _, err := r.try("status"); return err == nil })
-	return cmd
-}
-
-// try runs a command and gives its stdout.
-func (r *rig) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, r.bin, args...)
-	cmd.Env = r.env
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("vllmdeck %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
-	}
-	return string(out), err
-}
-
-func (r *rig) run(args ...string) string {
-	r.t.Helper()
-	out, err := r.try(args...)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return out
-}
-
-func (r *rig) snapshot() *api.Snapshot {
-	r.t.Helper()
-	s, err := r.source().Snapshot(r.t.Context())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return s
-}
-
-func (r *rig) worker(name string) api.Worker {
-	r.t.Helper()
-	w, ok := findWorker(r.snapshot(), name)
-	if !ok {
-		r.t.Fatalf("no worker %s", name)
-	}
-	return w
-}
-
-func (r *rig) until(limit time.Duration, what string, cond func() bool) {
-	r.t.Helper()
-	until(r.t, limit, what, cond)
-}
-
-func until(t *testing.T, limit time.Duration, what string, cond func() bool) {
-	t.Helper()
-	began := time.Now()
-	for !cond() {
-		if time.Since(began) > limit {
-			t.Fatalf("after %s still not: %s", limit, what)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// awaitReady waits for a worker and gives the phases that were seen on the way.
-func (r *rig) awaitReady(name string) (phases []string) {
-	r.t.Helper()
-	r.until(5*time.Minute, name+" is ready", func() bool {
-		w := r.worker(name)
-		if w.State == api.Failed && w.NextStart.IsZero() {
-			r.t.Fatalf("%s failed: %s\n%s", name, w.Error, w.Remedy)
-		}
-		if w.Phase != "" && (len(phases) == 0 || phases[len(phases)-1] != w.Phase) {
-			phases = append(phases, w.Phase)
-		}
-		return w.State == api.Ready
-	})
-	return phases
-}
-
-// post sends a request to the gateway and gives status and body.
-func (r *rig) post(path, body string) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.snapshot().Engine.URL+path, strings.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, text, err
 }
 
 func realConfig(dir, model string, workers int) func(string) string {
@@ -230,26 +69,6 @@ func generated(t *testing.T, url string) int64 {
 	}
 	t.Fatal("no vllm:generation_tokens_total")
 	return 0
-}
-
-// vllmProcesses lists live vLLM processes that carry the marker of a worker below dir's state.
-func markedProcesses(t *testing.T, marker string) (pids []int) {
-	t.Helper()
-	envs, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range envs {
-		text, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(text, []byte(marker)) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err == nil && pid != os.Getpid() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // workerMarker is what marks the processes of one incarnation of a worker.
@@ -361,7 +180,7 @@ func TestRealVLLMOneWorker(t *testing.T) {
 		if err := engine.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = engine.Wait()
+		<-engine.done
 		if !processAlive(w.PID) {
 			t.Fatal("the worker died with its engine")
 		}
@@ -384,7 +203,7 @@ func TestRealVLLMOneWorker(t *testing.T) {
 
 	t.Run("stop leaves no process", func(t *testing.T) {
 		r.run("stop", "--yes")
-		_ = engine.Wait()
+		<-engine.done
 		if pids := markedProcesses(t, "VLLMDECK_WORKER_ID="); len(pids) > 0 {
 			t.Errorf("processes are left: %v", pids)
 		}
@@ -478,20 +297,10 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 	}
 }
 
-// source is the engine behind its socket.
-func (r *rig) source() *api.Client {
-	r.t.Helper()
-	c, err := api.Dial("unix:" + filepath.Join(r.dir, "state", "engine.sock"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(c.Close)
-	return c
-}
-
 func spendOf(t *testing.T, r *rig) api.Row {
 	t.Helper()
-	c := r.source()
+	c := r.client()
+	defer c.Close()
 	rows, err := c.Spend(t.Context(), api.Query{})
 	if err != nil {
 		t.Fatal(err)

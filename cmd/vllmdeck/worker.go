@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -176,19 +177,21 @@ func unknownWorker(s *api.Snapshot, name string) error {
 	for i, w := range s.Workers {
 		names[i] = w.Name
 	}
-	return &exitError{code: exitUsage, err: fmt.Errorf("no worker is called %q; there are: %v", name, names)}
+	return &exitError{code: exitUsage, err: fmt.Errorf("no worker is called %q; there are: %s", name, strings.Join(names, ", "))}
 }
 
 // completeWorkers offers worker names to the shell.
-func (g *globals) completeWorkers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (g *globals) completeWorkers(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	c, s, err := g.snapshot(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	defer c.Close()
-	names := make([]string, len(s.Workers))
-	for i, w := range s.Workers {
-		names[i] = w.Name + "\t" + w.Model
+	var names []string
+	for _, w := range s.Workers {
+		if !slices.Contains(args, w.Name) {
+			names = append(names, w.Name+"\t"+w.Model)
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -97,6 +97,8 @@ func measure(ctx context.Context, m mode, t target, length time.Duration) (figur
 	}, nil
 }
 
+var endMark = []byte("data: [DONE]\n\n")
+
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -150,12 +152,16 @@ func answer(r *bufio.Reader) (ok bool, err error) {
 		if size == 0 {
 			break
 		}
-		if stream && !done && size < 4096 {
-			chunk, err := r.Peek(int(size))
+		if stream && size >= int64(len(endMark)) {
+			// Only the end of a chunk is looked at: a proxy may join events into large ones.
+			if _, err := r.Discard(int(size) - len(endMark)); err != nil {
+				return false, err
+			}
+			tail, err := r.Peek(len(endMark))
 			if err != nil {
 				return false, err
 			}
-			done = bytes.HasSuffix(chunk, []byte("data: [DONE]\n\n"))
+			done, size = bytes.Equal(tail, endMark), int64(len(endMark))
 		}
 		if _, err := r.Discard(int(size) + 2); err != nil {
 			return false, err
