@@ -54,7 +54,7 @@ func (b *Backend) totals(ctx context.Context, from time.Time, simulated bool) (*
 		return nil, err
 	}
 	if t.Workers != nil && *t.Workers < t.Shares {
-		t.Workers, t.Idle = api.Ptr(t.Shares), api.Ptr(api.Nanos(0))
+		t.Workers, t.Idle = new(t.Shares), new(api.Nanos(0))
 		t.Actual = api.Sum(t.Workers, t.Paid)
 	}
 	return t, nil
