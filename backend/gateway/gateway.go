@@ -74,7 +74,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case rt == nil:
 		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "there is no such route here: see GET /v1/models, POST /v1/chat/completions"))
-	case r.Method != rt.method && !(rt.method == http.MethodGet && r.Method == http.MethodHead):
+	case r.Method != rt.method && (rt.method != http.MethodGet || r.Method != http.MethodHead):
 		w.Header().Set("Allow", rt.allow())
 		g.refuse(w, r, invalid(http.StatusMethodNotAllowed, "method_not_allowed", "", "this route takes "+rt.allow()))
 	case rt.method == http.MethodPost && crossSite(r):

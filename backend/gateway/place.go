@@ -103,10 +103,9 @@ func (c *call) nobody() error {
 		return c.last.refusal(c.row.Model, len(c.row.Attempts))
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
-	switch states := c.states(); {
-	case states == "":
+	if states := c.states(); states == "" {
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
-	default:
+	} else {
 		r.msg = fmt.Sprintf("model %q: no worker can serve and none is starting (%s): see \"vllmdeck worker list\"", c.row.Model, states)
 	}
 	return r

@@ -215,7 +215,7 @@ func ending(err error, ended bool) *fault {
 	switch {
 	case ended:
 		return complaint(0, "it closed the answer without a finish_reason", "")
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		f := broken(io.EOF)
 		f.msg = "it ended the answer in the middle"
 		return f
