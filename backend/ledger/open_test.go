@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -261,6 +262,9 @@ func TestALegIsKeptWhereItSaysMoreThanItsRow(t *testing.T) {
 		}
 		got = append(got, fmt.Sprint(id, " ", n, " ", upstream, " ", text, " ", class, " ", share, " ", own))
 	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{"failed 0 w0 reset served 12345 12345", "moved 0 w9 refused retry 5 12345"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got legs %q, want %q", got, want)
@@ -273,7 +277,7 @@ func TestRowsOfManyShapesAreWrittenAsEachIs(t *testing.T) {
 	for i := range 1000 { // shapes of 1 to 500 rows, so chunks of every size
 		r := request(fmt.Sprintf("%04d", i))
 		r.Key, r.Usage.Input = fmt.Sprint("k", bits.Len(uint(i))), int64(i)
-		r.Stream, r.Prices = i%3 == 0, &api.Prices{Input: api.Ptr(api.Nanos(i % 2))}
+		r.Stream, r.Prices = i%3 == 0, &api.Prices{Input: new(api.Nanos(i % 2))}
 		want += int64(i)
 		l.Closed(r)
 		if i%5 == 0 {
@@ -300,7 +304,7 @@ func TestRowsClosedBeforeAreFoundInAChunk(t *testing.T) {
 	l, _ := running(t, t.TempDir(), quiet())
 	for _, ids := range [][2]int{{0, 20}, {10, 80}, {0, 80}} { // one batch each
 		for i := ids[0]; i < ids[1]; i++ {
-			l.Closed(request(fmt.Sprint(i)))
+			l.Closed(request(strconv.Itoa(i)))
 		}
 		onDisk(t, l)
 		if n := total(t, l); n != int64(ids[1]) || l.Status().Rows != n {
