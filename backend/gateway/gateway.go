@@ -26,6 +26,7 @@ type Gateway struct {
 	Internal     string   // bearer token of the engine's own prompt tester and load test
 	MediaDomains []string // hosts that media URLs in requests may name
 
+	Continue      bool          // go on with a stream elsewhere when it loses its worker after content
 	CostInfo      bool          // splice cost_info into answers
 	MaxBody       int64         // bytes of a request; default 32 MiB
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
