@@ -44,6 +44,10 @@ type call struct {
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
 
+	until time.Time // the whole must be over by then
+	line  cutter    // guarded by mu, as taken is
+	taken bool      // Evict has ended the present leg
+
 	sequel *sequel // the answer has lost a worker in its middle, and goes on
 	passed bool    // the client has something of the present leg
 
@@ -119,6 +123,7 @@ func (c *call) run() error {
 		return err
 	}
 	ctx := c.r.Context()
+	c.until = c.total()
 	for {
 		l, err := c.place(ctx)
 		if err != nil {
@@ -290,9 +295,10 @@ func (c *call) release() {
 
 // exchange sends the request and handles the answer.
 func (c *call) exchange(ctx context.Context) (*fault, error) {
-	wait := c.g.answerTimeout()
+	now := time.Now()
+	wait := c.patience(now, c.until.Sub(now))
 	if c.req.stream {
-		wait = c.g.ttftTimeout()
+		wait = c.patience(now, c.g.ttftTimeout())
 	}
 	if c.sequel != nil {
 		if f := c.prepare(ctx); f != nil {
@@ -304,10 +310,16 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	}
 	rep, err := c.send(ctx, &c.lease, wait)
 	if err != nil {
-		return broken(err), nil
+		f := c.broken(err)
+		c.offWire()
+		return f, nil
 	}
 	whole := false
-	defer func() { rep.close(whole) }()
+	defer func() {
+		// First off the wire: a connection that is kept is another request's from then on.
+		taken := c.offWire()
+		rep.close(whole && !taken)
+	}()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
 		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
 	}

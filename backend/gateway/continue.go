@@ -54,6 +54,8 @@ func (c *call) continues(f *fault) error {
 	s := c.sequel
 	over := t.finished >= t.wanted
 	switch {
+	case f.final:
+		return errors.New("nobody could do better")
 	case !t.resume:
 		return errors.New("only plain text of one choice from a worker of ours can be continued")
 	case t.other:

@@ -114,6 +114,10 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 			// After a stale connection the worker may have had the request, and died of it.
 			return nil, &dialError{err, fresh}
 		}
+		if !c.onWire(cutter{conn: cn}) {
+			_ = cn.Close() // nothing was sent on it
+			return nil, errTaken
+		}
 		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
 		cn.limit = time.Now().Add(wait)
 		_ = cn.SetReadDeadline(cn.limit) // a closed connection says so at the next read
@@ -232,6 +236,7 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 	}
 	rep := &reply{cut: cut, at: time.Now().Add(wait), keep: true}
 	rep.dog = time.AfterFunc(wait, func() { cut(errSilent) })
+	c.onWire(cutter{cut: cut})
 	client := l.Client
 	if client == nil {
 		client = &c.g.client

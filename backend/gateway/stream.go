@@ -77,7 +77,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 					return nil, werr
 				}
 			}
-			return c.broke(ending(err, c.tap.ended))
+			return c.broke(c.ending(err))
 		}
 		if commit && ready > 0 {
 			if !c.out.sent {
@@ -90,7 +90,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			b = b[:copy(b, b[ready:])]
 			ready = 0
 			if c.tap.seen > seen || len(b) > 0 && b[0] != ':' { // a comment is no progress
-				rep.limit(now, c.g.idleTimeout())
+				rep.limit(now, c.patience(now, c.g.idleTimeout()))
 			}
 		}
 	}
@@ -239,7 +239,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 		f.cut = true
 		return f, nil
 	}
-	if !c.g.Continue {
+	if !c.g.Continue || f.final {
 		why = nil
 	}
 	_ = c.out.write(c.lost(f, why).event(c.id, c.d.anthropic), time.Now()) // the answer is lost in any case
@@ -250,16 +250,16 @@ func (c *call) broke(f *fault) (*fault, error) {
 }
 
 // ending is the fault of a stream that ended before it was whole.
-func ending(err error, ended bool) *fault {
+func (c *call) ending(err error) *fault {
 	switch {
-	case ended:
+	case c.tap.ended:
 		return complaint(0, "it closed the answer without a finish_reason", "")
 	case err == io.EOF:
 		f := broken(io.EOF)
 		f.msg = "it ended the answer in the middle"
 		return f
 	}
-	return broken(err)
+	return c.broken(err)
 }
 
 // withoutEnd takes the closing event off: what was not finished must not look closed.
