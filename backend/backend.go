@@ -132,6 +132,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
 		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody), Queue: c.Gateway.Queue,
 		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rated:  b.rate,

@@ -19,6 +19,8 @@ func (c *call) meter() {
 	defer c.mu.Unlock()
 	r := c.row
 	switch {
+	case t.hasUsage && c.sequel != nil:
+		r.Usage, r.UsageSource = t.usage, api.UsageTokenized
 	case t.hasUsage:
 		r.Usage, r.UsageSource = t.usage, api.UsageUpstream
 	case t.events > 0:
