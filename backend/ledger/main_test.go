@@ -33,6 +33,11 @@ func request(id string) api.Request {
 		Attempts: []api.Attempt{{Upstream: "w0", Outcome: api.OutcomeOK, Share: api.Span(12345), Actual: api.Ptr(api.Nanos(100))}}}
 }
 
+func rowOf(id string) row {
+	r := request(id)
+	return newRow(&r)
+}
+
 // logs collects log lines.
 type logs struct {
 	mu sync.Mutex
