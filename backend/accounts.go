@@ -48,7 +48,7 @@ func (b *Backend) keepTime(ctx context.Context) error {
 func (b *Backend) tellTime(now time.Time) {
 	p := b.pricing.Load()
 	for _, w := range b.pool.Statuses() {
-		if w.Started.IsZero() || w.State == api.Stopped || w.State == api.Failed {
+		if !runs(w) {
 			continue
 		}
 		b.ledger.WorkerTime(ledger.WorkerTime{
