@@ -122,6 +122,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err := b.apply(o.Config); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	b.warn(o.Config)
 	b.publishOnce(time.Now())
 	return b, nil
 }
@@ -195,8 +196,16 @@ func (b *Backend) reload() error {
 	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
 		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
 	}
+	b.warn(c)
 	b.log.Info("config reloaded", "path", c.Path)
 	return nil
+}
+
+// warn shows what is odd in a config.
+func (b *Backend) warn(c *config.Config) {
+	for _, text := range c.Warnings {
+		b.notice(api.Notice{Level: "warning", Text: text})
+	}
 }
 
 // URL is where clients reach the gateway.

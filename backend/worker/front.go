@@ -122,16 +122,3 @@ func (p *Pool) Logs(name string) *Log {
 	}
 	return w.lines
 }
-
-// LastStart gives how long the phases of a worker's last successful start took, for an
-// estimate; nil if it is not known. It reads a file.
-func (p *Pool) LastStart(name string) []api.PhaseTime {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil
-	}
-	if h := readHistory(w.view.Load().folder); h != nil {
-		return h.Phases
-	}
-	return nil
-}
