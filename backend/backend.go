@@ -112,7 +112,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
-		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
+		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
 	b.upstreams = newUpstreams(b.pool)
