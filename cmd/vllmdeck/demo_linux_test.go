@@ -251,7 +251,7 @@ func everythingSaysSimulated(t *testing.T, r *rig, rec engineRecord) {
 		}
 	}
 	out := r.run("--engine", "unix:"+rec.Socket, "status")
-	for _, line := range strings.Split(out, "\n") {
+	for line := range strings.SplitSeq(out, "\n") {
 		if (strings.HasPrefix(line, "vllmdeck") || strings.HasPrefix(line, "w") || strings.HasPrefix(line, "today")) && !strings.Contains(line, "SIMULATED") {
 			t.Errorf("status does not say SIMULATED in %q", line)
 		}
