@@ -134,6 +134,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
+		Rates:  b.ratings.Wants,
 		Rated:  b.rate,
 	}
 }
