@@ -136,6 +136,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
+		Rates:  b.ratings.Wants,
 		Rated:  b.rate,
 	}
 }

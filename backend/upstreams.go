@@ -149,8 +149,8 @@ func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
 func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
 	now := time.Now()
 	for _, name := range u.names.Load().workers[model] {
-		w, ok := u.pool.Status(name)
-		if !ok {
+		w, inFlight := u.pool.Peek(name)
+		if w == nil {
 			continue
 		}
 		s := u.of(name)
@@ -158,8 +158,8 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		open := s.breaker.Open(now)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
-			Coming: coming(&w), State: stateWord(&w),
+			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			Coming: coming(w), State: stateWord(w),
 		})
 	}
 	return dst

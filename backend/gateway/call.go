@@ -55,8 +55,10 @@ type call struct {
 	priced    bool
 	done      bool // the lease is given back
 
-	space [8]route.Candidate
+	seats *[]route.Candidate // memory of cands, from the pool
 }
+
+var seats = sync.Pool{New: func() any { s := make([]route.Candidate, 0, 16); return &s }}
 
 // errStopping ends the calls that are left when the engine has waited long enough.
 var errStopping = errors.New("the engine is stopping")
@@ -90,7 +92,8 @@ var errStuck = errors.New("the client does not read its answer")
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who caller) {
 	now := time.Now()
 	c := &call{g: g, d: d, r: r}
-	c.cands = c.space[:0]
+	c.seats = seats.Get().(*[]route.Candidate)
+	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
 	if !r.ProtoAtLeast(1, 1) {
 		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
