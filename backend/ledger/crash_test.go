@@ -225,7 +225,7 @@ func TestTheSumsAreThoseOfTheRowsWhateverHappens(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				l.queue.done()
+				l.queue.done(rows)
 				flushed()
 			case 9:
 				crash(l)

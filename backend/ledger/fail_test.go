@@ -156,7 +156,7 @@ func TestASpoolOfADeadEngineIsBroughtInBeforeRowsAreCalledInterrupted(t *testing
 		t.Fatal(err)
 	}
 	s := spool{path: filepath.Join(folder, spoolName)}
-	if err := s.append([]row{newRow(request("a")), newRow(request("c"))}); err != nil {
+	if err := s.append([]row{rowOf("a"), rowOf("c")}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(s.path, os.O_APPEND|os.O_WRONLY, 0)
@@ -190,7 +190,7 @@ func TestASpoolOfADeadEngineIsBroughtInBeforeRowsAreCalledInterrupted(t *testing
 func TestASpoolReplayedTwiceCountsOnce(t *testing.T) {
 	folder := t.TempDir()
 	s := spool{path: filepath.Join(folder, spoolName)}
-	if err := s.append([]row{newRow(request("a")), newRow(request("b")), newRow(request("a"))}); err != nil {
+	if err := s.append([]row{rowOf("a"), rowOf("b"), rowOf("a")}); err != nil {
 		t.Fatal(err)
 	}
 	saved, err := os.ReadFile(s.path)
@@ -214,7 +214,7 @@ func TestASpoolReplayedTwiceCountsOnce(t *testing.T) {
 
 func TestAHalfWrittenSpoolLineIsOverwritten(t *testing.T) {
 	s := spool{path: filepath.Join(t.TempDir(), spoolName)}
-	if err := s.append([]row{newRow(request("a"))}); err != nil {
+	if err := s.append([]row{rowOf("a")}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(s.path, os.O_APPEND|os.O_WRONLY, 0)
@@ -225,7 +225,7 @@ func TestAHalfWrittenSpoolLineIsOverwritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := s.append([]row{newRow(request("b"))}); err != nil {
+	if err := s.append([]row{rowOf("b")}); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

@@ -35,6 +35,11 @@ func request(id string) api.Request {
 	}
 }
 
+func rowOf(id string) row {
+	r := request(id)
+	return newRow(&r)
+}
+
 // logs collects log lines.
 type logs struct {
 	mu sync.Mutex
