@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -107,10 +108,16 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	if t == nil {
 		return out
 	}
+	if out.HourRate == nil && p.perToken == nil && slices.ContainsFunc(s.Workers, runs) {
+		// The ledger hears of a worker's time every few seconds; that it has no price is known now.
+		unpriced := *t
+		unpriced.Workers, unpriced.Actual, unpriced.Idle = nil, nil, nil
+		t = &unpriced
+	}
 	out.From = m.from
 	out.Requests, out.Usage, out.Unmetered = t.Requests, t.Usage, t.Unmetered
 	out.Actual, out.Idle, out.Would = t.Actual, t.Idle, t.Would
-	out.Savings = m.net()
+	out.Savings = cost.Savings(t.Would, t.Actual)
 	out.Percent = cost.Percent(t.Would, t.Actual)
 	out.Utilisation = t.Utilisation
 	for _, c := range t.Classes {
@@ -136,7 +143,7 @@ func hourRate(workers []api.Worker) *api.Nanos {
 	var sum api.Nanos
 	running := false
 	for _, w := range workers {
-		if w.Started.IsZero() || w.State == api.Stopped || w.State == api.Failed {
+		if !runs(w) {
 			continue
 		}
 		if w.HourCost == nil {
@@ -149,6 +156,11 @@ func hourRate(workers []api.Worker) *api.Nanos {
 		return nil
 	}
 	return &sum
+}
+
+// runs says whether a worker has a process that costs something.
+func runs(w api.Worker) bool {
+	return !w.Started.IsZero() && w.State != api.Stopped && w.State != api.Failed
 }
 
 type pace struct{ output float64 }

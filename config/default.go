@@ -33,12 +33,15 @@ func (c *Config) setDefaults() {
 	c.Listen = "127.0.0.1:8090"
 	c.Grace = 30 * time.Second
 	c.Gateway = Gateway{
-		CostInfo:    new(true),
-		MaxBody:     32 << 20,
-		Queue:       256,
-		QueueWait:   30 * time.Second,
-		TTFTTimeout: 120 * time.Second,
-		IdleTimeout: 60 * time.Second,
+		CostInfo:      new(true),
+		Continue:      new(true),
+		MaxBody:       32 << 20,
+		Queue:         256,
+		QueueWait:     30 * time.Second,
+		TTFTTimeout:   120 * time.Second,
+		IdleTimeout:   60 * time.Second,
+		AnswerTimeout: 10 * time.Minute,
+		StreamTimeout: 4 * time.Hour,
 	}
 	c.Cost.Baseline = DefaultBaseline
 	c.Health.Target = 0.8

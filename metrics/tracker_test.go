@@ -52,6 +52,22 @@ func TestRatesAreOverTheTimeBetweenScrapes(t *testing.T) {
 	}
 }
 
+func TestAPaceIsOfTheLastTenSeconds(t *testing.T) {
+	var tr Tracker
+	for s := range 61 {
+		tokens := 100 * min(float64(s), 45) // busy for 45 s, then quiet
+		tr.Add(at(s), scrape(tokens, float64(s)/100, 0, 0))
+		switch s {
+		case 44:
+			want(t, "out while busy", tr.Rates(at(s)).Out, 100)
+		case 50:
+			want(t, "out 5 s after the end", tr.Rates(at(s)).Out, 50)
+		case 60:
+			want(t, "out 15 s after the end", tr.Rates(at(s)).Out, 0)
+		}
+	}
+}
+
 func TestRatesForgetAfterAMinute(t *testing.T) {
 	var tr Tracker
 	for s := range 200 {
@@ -99,7 +115,7 @@ func TestResetCountsThePresentValueAlone(t *testing.T) {
 		change(s)
 		tr.Add(at(20), s)
 		r := tr.Rates(at(20))
-		out := (1000 + *s.Generation) / 20
+		out := *s.Generation / 10
 		want(t, name+": out", r.Out, out)
 		if got, w := tr.Steps(), 100+*s.Steps; got != w {
 			t.Errorf("%s: Steps = %v, want %v", name, got, w)

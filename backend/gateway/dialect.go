@@ -2,20 +2,22 @@ package gateway
 
 import (
 	"strings"
+	"time"
 
 	"github.com/tidwall/gjson"
 )
 
 // dialect is one inference route: where its usage stands, what is content, how a stream ends.
 type dialect struct {
-	name        string // api.Request.Route
-	path        string // of the client and of the upstream
-	input       string // the member that holds what is to be answered
-	usageOption bool   // stream_options.include_usage exists
-	finishes    bool   // each choice ends with a finish_reason
-	costInfo    bool   // cost_info may be spliced into its answers
-	anthropic   bool   // errors have Anthropic's shape
-	text        string // path of the text inside a choice's delta
+	name        string        // api.Request.Route
+	path        string        // of the client and of the upstream
+	input       string        // the member that holds what is to be answered
+	usageOption bool          // stream_options.include_usage exists
+	finishes    bool          // each choice ends with a finish_reason
+	costInfo    bool          // cost_info may be spliced into its answers
+	anthropic   bool          // errors have Anthropic's shape
+	text        string        // path of the text inside a choice's delta
+	total       time.Duration // what the whole may take at most; 0: Gateway.AnswerTimeout or StreamTimeout
 
 	// event reads the data and name of one event of a stream; nil: the route never streams.
 	event func(t *tap, data, name []byte) meaning
@@ -31,35 +33,69 @@ var dialects = [...]dialect{
 	{name: "messages", path: "/v1/messages", input: "messages", anthropic: true, event: messagesEvent, answer: messagesAnswer},
 	{name: "embeddings", path: "/v1/embeddings", input: "input", answer: usageAnswer},
 	{name: "rerank", path: "/v1/rerank", input: "query", answer: usageAnswer},
-	{name: "tokenize", path: "/tokenize", input: "prompt", answer: freeAnswer},
-	{name: "detokenize", path: "/detokenize", input: "tokens", answer: freeAnswer},
+	{name: "tokenize", path: "/tokenize", input: "prompt", total: time.Minute, answer: freeAnswer},
+	{name: "detokenize", path: "/detokenize", input: "tokens", total: time.Minute, answer: freeAnswer},
 }
 
 // chatAnswer reads a whole answer of chat or completions.
 func chatAnswer(t *tap, body []byte) {
-	v := gjson.ParseBytes(body)
-	choices := v.Get("choices")
-	if err := v.Get("error"); !choices.Exists() && err.Exists() {
-		t.fail(err)
+	choices, usage, fault := chatParts(body)
+	if !choices.Exists() && fault.Exists() {
+		t.fail(fault)
 		return
 	}
 	choices.ForEach(func(_, choice gjson.Result) bool {
-		t.finish = choice.Get("finish_reason").Str
+		var message, text gjson.Result
+		first := true
+		t.finish = ""
+		choice.ForEach(func(key, v gjson.Result) bool {
+			switch key.Str {
+			case "finish_reason":
+				t.finish = v.Str
+			case "index":
+				first = v.Int() == 0
+			case "message":
+				message = v
+			case t.d.text:
+				text = v
+			}
+			return true
+		})
 		switch t.finish {
 		case "abort", "error":
 			t.fault = "the worker broke the answer off: finish_reason " + t.finish
 		}
-		if t.keep && choice.Get("index").Int() == 0 {
-			if m := choice.Get("message"); m.Exists() {
-				choice = m
+		if t.keep && first {
+			if message.Exists() {
+				text = message.Get(t.d.text)
 			}
-			t.addValue(choice.Get(t.d.text))
+			t.addValue(text)
 		}
 		return t.fault == ""
 	})
-	if u := v.Get("usage"); u.IsObject() {
-		t.usage, t.hasUsage = openaiUsage(u), true
+	if usage.IsObject() {
+		t.usage, t.hasUsage = openaiUsage(usage), true
 	}
+}
+
+// chatParts finds what an answer is read for, in one pass, and copies no more than that.
+func chatParts(body []byte) (choices, usage, fault gjson.Result) {
+	err := members(body, func(key []byte, m member) error {
+		switch string(key) {
+		case "choices":
+			choices = gjson.ParseBytes(m.raw(body))
+		case "usage":
+			usage = gjson.ParseBytes(m.raw(body))
+		case "error":
+			fault = gjson.ParseBytes(m.raw(body))
+		}
+		return nil
+	})
+	if err != nil { // not strictly JSON: what can be read of it counts
+		v := gjson.ParseBytes(body)
+		choices, usage, fault = v.Get("choices"), v.Get("usage"), v.Get("error")
+	}
+	return choices, usage, fault
 }
 
 // responsesEvent reads an event of /v1/responses. Its closing events carry the whole response.

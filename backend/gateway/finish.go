@@ -19,6 +19,8 @@ func (c *call) meter() {
 	defer c.mu.Unlock()
 	r := c.row
 	switch {
+	case t.hasUsage && c.sequel != nil:
+		r.Usage, r.UsageSource = t.usage, api.UsageTokenized
 	case t.hasUsage:
 		r.Usage, r.UsageSource = t.usage, api.UsageUpstream
 	case t.events > 0:
@@ -141,11 +143,14 @@ func (c *call) finish() {
 		})
 	}
 	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
+	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
 		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
 	}
 	if c.body != nil {
 		c.body.put()
 		c.body = nil
 	}
+	clear(c.cands)
+	*c.seats = c.cands[:0]
+	seats.Put(c.seats)
 }

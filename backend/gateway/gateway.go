@@ -26,6 +26,7 @@ type Gateway struct {
 	Internal     string   // bearer token of the engine's own prompt tester and load test
 	MediaDomains []string // hosts that media URLs in requests may name
 
+	Continue      bool          // go on with a stream elsewhere when it loses its worker after content
 	CostInfo      bool          // splice cost_info into answers
 	MaxBody       int64         // bytes of a request; default 32 MiB
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
@@ -33,7 +34,8 @@ type Gateway struct {
 	QueueWait     time.Duration // how long one may wait; default 30 s
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
-	AnswerTimeout time.Duration // for an answer that is not streamed; default 10 min, as in OpenAI's clients
+	AnswerTimeout time.Duration // for an answer that is not streamed, all tries together; default 10 min, as in OpenAI's clients
+	StreamTimeout time.Duration // for a whole stream; default 4 h
 	WriteTimeout  time.Duration // how long a client may take to read one event; default 30 s
 	Version       string        // sent to workers as vllmdeck/VERSION
 
@@ -43,6 +45,8 @@ type Gateway struct {
 
 	// Rated is given complete answers of text with their prompt, after Settle. It must not block.
 	Rated func(r *api.Request, prompt, answer string)
+	// Rates says whether the next answer would be rated: false saves reading its text. Nil: each is.
+	Rates func() bool
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
 	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.
@@ -164,4 +168,5 @@ func (g *Gateway) queueWait() time.Duration     { return cmp.Or(g.QueueWait, 30*
 func (g *Gateway) ttftTimeout() time.Duration   { return cmp.Or(g.TTFTTimeout, 2*time.Minute) }
 func (g *Gateway) idleTimeout() time.Duration   { return cmp.Or(g.IdleTimeout, time.Minute) }
 func (g *Gateway) answerTimeout() time.Duration { return cmp.Or(g.AnswerTimeout, 10*time.Minute) }
+func (g *Gateway) streamTimeout() time.Duration { return cmp.Or(g.StreamTimeout, 4*time.Hour) }
 func (g *Gateway) writeTimeout() time.Duration  { return cmp.Or(g.WriteTimeout, 30*time.Second) }

@@ -133,6 +133,9 @@ func (c *call) states() string {
 // try looks once.
 func (c *call) try(overflow bool) (Lease, route.Reason) {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
+	if c.sequel != nil { // a paid API is another model
+		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+	}
 	for i := range c.cands {
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {

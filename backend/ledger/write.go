@@ -32,7 +32,6 @@ func newWriter(ctx context.Context, db *sql.DB, zone *time.Location) (*writer, e
 		text string
 	}{{&w.attempt, insertAttempt}, {&w.rollup, addRollup}, {&w.minute, addMinute}, {&w.hour, addWorkerHour}} {
 		var err error
-		//nolint:sqlclosecheck // they live as long as db, and are closed with it
 		if *s.to, err = db.PrepareContext(ctx, s.text); err != nil {
 			return nil, fmt.Errorf("prepare ledger statements: %w", err)
 		}
@@ -245,7 +244,7 @@ func (w *writer) writeLegs(ctx context.Context, tx *sql.Tx, r *row) error {
 }
 
 func (w *writer) writeSums(ctx context.Context, tx *sql.Tx, b *batch) error {
-	stmt := tx.StmtContext(ctx, w.rollup) //nolint:sqlclosecheck // closed with tx
+	stmt := tx.StmtContext(ctx, w.rollup)
 	for d, s := range b.rollup {
 		if _, err := stmt.ExecContext(ctx, d.hour, d.model, d.worker, d.class, d.key, d.route, d.outcome, d.baseline, d.basis, flag(d.simulated),
 			s.requests, s.legs, s.interrupted, s.unmetered, s.earning,
@@ -254,7 +253,7 @@ func (w *writer) writeSums(ctx context.Context, tx *sql.Tx, b *batch) error {
 			return fmt.Errorf("write ledger sums: %w", err)
 		}
 	}
-	stmt = tx.StmtContext(ctx, w.minute) //nolint:sqlclosecheck // closed with tx
+	stmt = tx.StmtContext(ctx, w.minute)
 	for k, m := range b.minutes {
 		if m.would == 0 && m.spent == 0 && m.unknown == 0 {
 			continue

@@ -98,8 +98,8 @@ func TestFourMinutesOfLoading(t *testing.T) {
 		if h.last().canary.Load() != 1 {
 			t.Errorf("canaries = %d, want 1", h.last().canary.Load())
 		}
-		if got := p.LastStart("w0"); len(got) != len(phaseOrder) {
-			t.Errorf("history has %d phases, want %d", len(got), len(phaseOrder))
+		if !h.noticed("w0 ready after 4m") {
+			t.Errorf("no notice says that it is ready: %+v", h.notices)
 		}
 		bars := 0
 		for _, l := range p.Logs("w0").After(0, 100) {
