@@ -122,6 +122,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err := b.apply(o.Config); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	b.warn(o.Config)
 	b.publishOnce(time.Now())
 	return b, nil
 }
@@ -132,6 +133,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
 		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody), Queue: c.Gateway.Queue,
 		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rated:  b.rate,
@@ -194,8 +196,16 @@ func (b *Backend) reload() error {
 	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
 		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
 	}
+	b.warn(c)
 	b.log.Info("config reloaded", "path", c.Path)
 	return nil
+}
+
+// warn shows what is odd in a config.
+func (b *Backend) warn(c *config.Config) {
+	for _, text := range c.Warnings {
+		b.notice(api.Notice{Level: "warning", Text: text})
+	}
 }
 
 // URL is where clients reach the gateway.

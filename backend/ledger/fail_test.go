@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,8 +39,8 @@ func TestRowsGoToTheSpoolWhileTheDatabaseIsLockedAndComeBackOnce(t *testing.T) {
 	onDisk(t, l)
 	release := hold(t, l)
 	for i := range 1000 {
-		l.Opened(request(fmt.Sprint(i)))
-		l.Closed(request(fmt.Sprint(i)))
+		l.Opened(request(strconv.Itoa(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	l.Closed(request("before"))
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
@@ -86,7 +87,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	}
 	limit(1) // SQLite takes the size it has: not one page more
 	for i := range 2000 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
 	if s := l.Status(); !strings.Contains(s.Error, "full") {
@@ -110,7 +111,7 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 	}
 	release := hold(t, l)
 	for i := range 500 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "the error", func() bool { return strings.Contains(l.Status().Error, "memory") })
 	l.Closed(request("one more"))

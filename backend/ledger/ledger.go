@@ -70,8 +70,10 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string, 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
-		spool: spool{path: filepath.Join(folder, spoolName)}}
+	l := &Ledger{
+		path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
+		spool: spool{path: filepath.Join(folder, spoolName)},
+	}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
 		cause := err
@@ -296,7 +298,7 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	if err == nil && l.retry.IsZero() {
-		if _, cleanErr := l.db.Exec("UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
+		if _, cleanErr := l.db.ExecContext(context.Background(), "UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
 			l.log.Warn("ledger was not marked as closed in order", "error", cleanErr)
 		}
 	}

@@ -86,16 +86,22 @@ ALTER TABLE request ADD COLUMN share BIGINT NOT NULL DEFAULT 0;
 
 var (
 	dimensions = []string{"model", "worker", "class", "client_key", "route", "outcome", "baseline", "basis", "simulated"}
-	measures   = []string{"requests", "legs", "interrupted", "unmetered", "earning",
+	measures   = []string{
+		"requests", "legs", "interrupted", "unmetered", "earning",
 		"input", "cache_read", "cache_write", "output", "reasoning",
-		"actual", "actual_unknown", "would", "would_unknown"}
-	shapeColumns = []string{"route", "model", "worker", "client_key", "class", "stream",
+		"actual", "actual_unknown", "would", "would_unknown",
+	}
+	shapeColumns = []string{
+		"route", "model", "worker", "client_key", "class", "stream",
 		"outcome", "status", "error", "finish", "usage_source", "basis", "baseline", "price_date", "price_version",
 		"price_input", "price_cache_read", "price_cache_write", "price_output",
-		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown"}
-	ownColumns = []string{"id", "started",
+		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
+	}
+	ownColumns = []string{
+		"id", "started",
 		"input", "cache_read", "cache_write", "output", "reasoning",
-		"queue", "ttft", "duration", "itl", "max_gap", "share", "actual", "would", "health"}
+		"queue", "ttft", "duration", "itl", "max_gap", "share", "actual", "would", "health",
+	}
 )
 
 var (

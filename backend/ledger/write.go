@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -183,7 +184,7 @@ func (w *writer) commit(ctx context.Context, groups [][]*row, workers []WorkerTi
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
 	open, closed := w.open.within(ctx, tx), w.closed.within(ctx, tx)
 	var added int64
@@ -226,9 +227,7 @@ func (w *writer) commit(ctx context.Context, groups [][]*row, workers []WorkerTi
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit ledger: %w", err)
 	}
-	for incarnation, s := range changed {
-		w.segments[incarnation] = s
-	}
+	maps.Copy(w.segments, changed)
 	w.stored += added
 	return nil
 }
@@ -275,7 +274,7 @@ func (w *writer) interrupt(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("mark interrupted requests: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
 	for i := range rows {
 		r := &rows[i]

@@ -291,7 +291,9 @@ func controlSocket(state string) (string, error) {
 
 // answers says whether somebody accepts connections on a unix socket.
 func answers(socket string) bool {
-	c, err := (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(context.Background(), "unix", socket)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return false
 	}

@@ -195,9 +195,6 @@ func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
 	}
 
 	log.Info("engine started", "version", version, "pid", os.Getpid(), "url", e.url, "state", o.cfg.State, "config", o.cfg.Path)
-	for _, w := range o.cfg.Warnings {
-		log.Warn("config", "warning", w)
-	}
 	if o.ready != nil {
 		o.ready(e)
 	}
