@@ -24,9 +24,21 @@ func (b *Backend) publish(ctx context.Context) error {
 }
 
 func (b *Backend) publishOnce(now time.Time) {
+	b.watchLedger(now)
 	s := b.build(now)
 	b.exporter.State(s)
 	b.snap.Store(s)
+}
+
+// watchLedger keeps a notice up for as long as the ledger cannot be written.
+func (b *Backend) watchLedger(now time.Time) {
+	n := api.Notice{Time: now, Level: "error"}
+	if st := b.ledger.Status(); st.Error != "" {
+		n.Text = "the ledger cannot be written: requests go on and are recorded later. " + st.Error
+	}
+	if b.notices.set("ledger", n) && n.Text == "" {
+		b.notices.add(api.Notice{Time: now, Level: "info", Text: "the ledger can be written again, nothing is missing from it"})
+	}
 }
 
 // build looks at every part once. What it hands out is not changed afterwards.
@@ -39,12 +51,12 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Time:    now,
 		Models:  b.upstreams.Models(),
 		Workers: b.pool.Statuses(),
-		GPUs:    b.gpus.Latest(),
+		GPUs:    append([]api.GPU{}, b.gpus.Latest()...),
 		Host:    b.host.Read(),
 		Traffic: b.gateway.Traffic(),
 		Answers: b.answers.Answers(now),
-		Prompts: b.tester.prompts(b.healthOf),
-		Notices: b.notices.list(),
+		Prompts: trimPrompts(b.tester.prompts(b.healthOf)),
+		Notices: trimNotices(b.notices.list()),
 	}
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
@@ -70,16 +82,13 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 
 // requests lists those in flight first, oldest first, then the newest that ended.
 func (b *Backend) requests() []api.Request {
-	out := b.gateway.InFlight(nil)
+	out := b.gateway.InFlight([]api.Request{})
 	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
 	out = b.recent.list(out, maxRequests-len(out))
-	for i := range out {
-		out[i].Prices = nil // the ledger's; a snapshot has the baseline's once, in Money
-	}
-	return out
+	return trim(out)
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {
