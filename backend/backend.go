@@ -148,7 +148,7 @@ func (b *Backend) rate(r *api.Request, prompt, answer string) {
 func clientKeys(c *config.Config) []gateway.Key {
 	keys := make([]gateway.Key, 0, len(c.Keys))
 	for _, k := range c.Keys {
-		keys = append(keys, gateway.Key{Name: k.Name, Hash: gateway.HashKey(k.Key.Val)})
+		keys = append(keys, gateway.Key{Key: api.Key{Name: k.Name}, Hash: gateway.HashKey(k.Key.Val)})
 	}
 	return keys
 }

@@ -44,6 +44,9 @@ type call struct {
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
 
+	who   caller
+	stake stake // of its key's limits
+
 	wantsCost bool // cost_info was asked for (streams), or not refused (whole answers)
 	priced    bool
 	done      bool // the lease is given back
@@ -82,7 +85,7 @@ var errStuck = errors.New("the client does not read its answer")
 // serve carries one inference request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who caller) {
 	now := time.Now()
-	c := &call{g: g, d: d, r: r}
+	c := &call{g: g, d: d, r: r, who: who}
 	c.cands = c.space[:0]
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
 	if !r.ProtoAtLeast(1, 1) {
@@ -109,10 +112,16 @@ func (c *call) run() error {
 	if c.g.draining.Load() {
 		return stopping()
 	}
+	if err := c.enter(c.row.Started); err != nil {
+		return err
+	}
 	if err := c.read(); err != nil {
 		return err
 	}
 	if err := c.resolve(); err != nil {
+		return err
+	}
+	if err := c.reserve(); err != nil {
 		return err
 	}
 	ctx := c.r.Context()
@@ -140,6 +149,9 @@ func (c *call) resolve() error {
 	if !ok {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
+		}
+		if c.who.quota != nil {
+			return noModel(c.req.model)
 		}
 		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
 	}

@@ -127,6 +127,7 @@ func (c *call) finish() {
 		}
 	}
 	g.leave(c)
+	c.guard(c.settle)
 	// From here on nobody else sees the row.
 	r.Duration = api.Span(time.Since(r.Started))
 	g.count(c)
