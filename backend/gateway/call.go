@@ -40,6 +40,8 @@ type call struct {
 	tried []string
 	last  *fault
 	queue time.Duration // waited in line
+	line  *queue        // of its model; nil: it did not come so far
+	taken time.Time     // when it was sent to its upstream
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
@@ -192,7 +194,7 @@ func (c *call) again(f *fault) bool {
 // leg sends the call to one upstream. With a fault nothing of it has reached the client, and another
 // upstream may be tried; without one the call is over, and the error says how it failed.
 func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
-	c.lease, c.done = l, false
+	c.lease, c.done, c.taken = l, false, time.Now()
 	if l.Release == nil {
 		c.lease.Release = func() time.Duration { return 0 }
 	}

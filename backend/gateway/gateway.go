@@ -31,6 +31,7 @@ type Gateway struct {
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
 	Queue         int           // requests that may wait for a worker, per model; default 256, negative: none
 	QueueWait     time.Duration // how long one may wait; default 30 s
+	TTFTTarget    time.Duration // requests that would wait past it for their first token are refused at once; 0: none is
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
 	AnswerTimeout time.Duration // for an answer that is not streamed; default 10 min, as in OpenAI's clients

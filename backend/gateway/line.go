@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/route"
+)
+
+// join lines the call up, unless it would wait too long there. Its error is a *refusal.
+func (c *call) join(q *queue) (*waiter, error) {
+	class := ""
+	if c.who.quota != nil {
+		class = c.who.quota.bounds().Priority
+	}
+	again := len(c.tried) > 0
+	if target := c.g.TTFTTarget; target > 0 && !again {
+		c.look()
+		wait, known := q.pace.wait(q.ahead(c.who.key, class)+1, running(c.cands))
+		if total := wait + q.pace.prefill(); known && total > target {
+			return nil, c.slow(fmt.Sprintf("the first token would come after about %v", total.Round(100*time.Millisecond)), total-target)
+		}
+	}
+	if w := q.join(c, c.who.key, class, again, c.g.queueLimit()); w != nil {
+		return w, nil
+	}
+	return nil, c.crowded()
+}
+
+// running is how many requests the workers that serve now have.
+func running(cands []route.Candidate) int {
+	n := 0
+	for i := range cands {
+		if c := &cands[i]; c.Ready && !c.Provider {
+			n += c.InFlight
+		}
+	}
+	return n
+}
+
+// patience is how long the call may wait in line: so long that its first token still comes within
+// the target, if there is one.
+func (c *call) patience() time.Duration {
+	limit := c.g.queueWait()
+	if c.g.TTFTTarget > 0 {
+		limit = min(limit, max(0, c.g.TTFTTarget-c.line.pace.prefill()))
+	}
+	return limit
+}
+
+// elsewhere sends a call that may not wait in line to a provider; why is its answer where there
+// is none. Workers are not looked at: what becomes free there is for those who wait.
+func (c *call) elsewhere(why error) (Lease, error) {
+	c.look()
+	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider })
+	if l, reason := c.pick(true); reason.Picked() {
+		return l, nil
+	}
+	return Lease{}, why
+}
+
+// crowded is the answer where too many wait.
+func (c *call) crowded() error {
+	return &refusal{
+		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
+		msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, max(0, c.g.queueLimit())),
+	}
+}
+
+// slow is the answer where the target cannot be met; it may be again after about late.
+func (c *call) slow(why string, late time.Duration) error {
+	// Different for each, so that those who were refused together do not come back together.
+	retry := int(min(late, time.Minute).Seconds()) + 1 + rand.IntN(3)
+	return &refusal{
+		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "ttft_target", final: true, retry: strconv.Itoa(retry),
+		msg: fmt.Sprintf("model %q is busy: %s, and gateway.ttft_target is %v", c.row.Model, why, c.g.TTFTTarget),
+	}
+}
+
+// teach lets the line learn from the call, which has ended.
+func (c *call) teach(now time.Time) {
+	if c.line == nil || c.paid || len(c.row.Attempts) != 1 || c.row.Outcome != api.OutcomeOK && c.row.Outcome != api.OutcomeCancelled {
+		return
+	}
+	first := time.Duration(0)
+	if !c.tap.first.IsZero() {
+		first = c.tap.first.Sub(c.taken)
+	}
+	c.line.pace.learn(now.Sub(c.taken), first)
+}
+
+// spot is a call's place in line.
+type spot struct {
+	position    int
+	wait, sofar time.Duration
+}
+
+// waiting gives the place of every call that waits.
+func (g *Gateway) waiting(now time.Time) map[*call]spot {
+	if g.queued.Load() == 0 {
+		return nil
+	}
+	g.mu.Lock()
+	lines := make(map[string]*queue, len(g.queues))
+	for model, q := range g.queues {
+		lines[model] = q
+	}
+	g.mu.Unlock()
+	spots := map[*call]spot{}
+	var cands []route.Candidate
+	for model, q := range lines {
+		order := q.order()
+		if len(order) == 0 {
+			continue
+		}
+		cands = g.Upstreams.Candidates(model, cands[:0])
+		n := running(cands)
+		for i, w := range order {
+			s := spot{position: i + 1, sofar: now.Sub(w.since)}
+			if wait, known := q.pace.wait(i+1, n); known {
+				s.wait = wait
+			}
+			spots[w.call] = s
+		}
+	}
+	return spots
+}
