@@ -12,6 +12,11 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/route"
 )
 
+// caution is by which part more than the mean a wait is taken to be: under overload the line is as
+// long as it may be, and without a margin half of those who join it would be refused later, after
+// they have waited.
+const caution = 4
+
 // join lines the call up, unless it would wait too long there. Its error is a *refusal.
 func (c *call) join(q *queue) (*waiter, error) {
 	class := ""
@@ -22,8 +27,9 @@ func (c *call) join(q *queue) (*waiter, error) {
 	if target := c.g.TTFTTarget; target > 0 && !again {
 		c.look()
 		wait, known := q.pace.wait(q.ahead(c.who.key, class)+1, running(c.cands))
-		if total := wait + q.pace.prefill(); known && total > target {
-			return nil, c.slow(fmt.Sprintf("the first token would come after about %v", total.Round(100*time.Millisecond)), total-target)
+		first := wait + q.pace.prefill()
+		if late := first + wait/caution - target; known && late > 0 {
+			return nil, c.slow(fmt.Sprintf("the first token would come after about %v", first.Round(100*time.Millisecond)), late)
 		}
 	}
 	if w := q.join(c, c.who.key, class, again, c.g.queueLimit()); w != nil {
