@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"reflect"
 	"slices"
@@ -63,6 +64,7 @@ type Backend struct {
 	exporter  *metrics.Exporter
 	gpus      *metrics.GPUs
 	host      *metrics.HostReader
+	scrapes   *http.Client
 	answers   *quality.Distribution
 	ratings   *quality.Queue
 	recent    recent
@@ -99,6 +101,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.exporter = metrics.NewExporter(o.Version)
 	b.gpus = metrics.NewGPUs(b.log)
 	b.host = &metrics.HostReader{}
+	b.scrapes = newScrapeClient()
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
@@ -110,7 +113,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
-		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
 	b.upstreams = newUpstreams(b.pool)
 	b.gateway = b.newGateway(o.Config)
@@ -306,6 +309,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		return err
 	})
 	err = g.Wait()
+	b.scrapes.CloseIdleConnections()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.ledger.Close())
 }

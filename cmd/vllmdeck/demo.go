@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -75,6 +76,10 @@ cost:
 }
 
 func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
+	// Before there is anything to leave behind; once the engine catches signals, it does so alone.
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(told)
 	sweepDemos()
 	dir, err := os.MkdirTemp("", demoPrefix)
 	if err != nil {
@@ -112,6 +117,11 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 	var e *engine
 	select {
 	case e = <-ready:
+		select {
+		case <-told:
+			e.Stop(true)
+		default:
+		}
 	case err := <-ended:
 		if errors.Is(err, context.Canceled) {
 			return nil // told to end before it had begun
