@@ -20,6 +20,7 @@ func (a accounts) Price(r *api.Request) { a.b.pricing.Load().price(r) }
 // Settle implements gateway.Accounts.
 func (a accounts) Settle(r *api.Request) {
 	now := time.Now()
+	a.b.estimates.learn(r)
 	a.b.recent.add(r)
 	a.b.recorder.Ended(now, r)
 	a.b.exporter.Observe(r)

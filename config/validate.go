@@ -38,7 +38,7 @@ func (r *report) listen(c *Config) {
 	if r.broken["listen"] {
 		return
 	}
-	host, port, err := net.SplitHostPort(c.Listen)
+	_, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		hint := "write it as 127.0.0.1:8090"
 		if _, numErr := strconv.Atoi(c.Listen); numErr == nil {
@@ -53,7 +53,7 @@ func (r *report) listen(c *Config) {
 		r.problem("listen", "0 means any free one", "a port is a number from 0 to 65535, got %q", port)
 		return
 	}
-	if !loopback(host) && len(c.Keys) == 0 && !r.broken["keys"] && (r.made == nil || !r.made(c.State)) {
+	if c.NeedsKeys() && len(c.Keys) == 0 && !r.broken["keys"] && (r.made == nil || !r.made(c.State)) {
 		r.problem("listen", `make one with "vllmdeck keys create NAME", add keys: [{name: me, key: "env:VLLMDECK_KEY"}], or listen on 127.0.0.1`,
 			"listening on %s without keys would let anybody on the network use the models", c.Listen)
 	}

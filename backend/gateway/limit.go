@@ -116,7 +116,7 @@ func (c *call) settle() {
 			u.tokens = c.stake.prompt
 		}
 		if !r.Simulated || c.g.Keys.simulated.Load() {
-			u.unpriced = r.Actual == nil
+			u.unpriced = r.Actual == nil && r.Outcome != api.OutcomeRejected // which used nothing
 			if r.Actual != nil {
 				u.money = *r.Actual
 			}

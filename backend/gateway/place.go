@@ -86,7 +86,7 @@ func (c *call) late() (Lease, error) {
 	if why.Picked() {
 		return l, nil
 	}
-	within := c.patience().Round(10 * time.Millisecond)
+	within := max(0, c.patience()).Round(10 * time.Millisecond)
 	if why == route.Full && c.g.TTFTTarget > 0 {
 		return Lease{}, c.slow(fmt.Sprintf("no worker became free within %v", within), 0)
 	}

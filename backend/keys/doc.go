@@ -2,6 +2,6 @@
 // a database of their own in the state folder. A key's text is never stored, and never reaches the
 // engine: whoever makes a key keeps it and hands in its hash.
 //
-// The package does not check requests; the gateway does, with what List gives. It may be used by
-// several processes at once: the engine, and a command where no engine runs.
+// The package does not check requests; the gateway does, with what List gives. Whoever changes keys
+// holds the state folder: the engine, or a command where none runs.
 package keys

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"regexp"
 	"slices"
@@ -94,10 +95,13 @@ const (
 	ArgExpires  = "expires" // RFC 3339
 )
 
+// Check says what is wrong with an order's arguments; nil if nothing is.
+func Check(args map[string]string) error { return change(&Key{}, args) }
+
 // change sets what args say in k. Arguments that are not there change nothing.
 func change(k *Key, args map[string]string) error {
-	for name, v := range args {
-		v = strings.TrimSpace(v)
+	for _, name := range slices.Sorted(maps.Keys(args)) { // the same mistake is said each time
+		v := strings.TrimSpace(args[name])
 		var err error
 		switch l := &k.Limits; name {
 		case ArgModels:

@@ -236,26 +236,6 @@ func TestARevokedKeyStaysAsARowUntilItIsForgotten(t *testing.T) {
 	}
 }
 
-func TestAnotherProcessIsNoticed(t *testing.T) {
-	dir := t.TempDir()
-	s, other := openStore(t, dir), openStore(t, dir)
-	s.list(t)
-	if yes, err := s.Changed(t.Context()); yes || err != nil {
-		t.Errorf("Changed = %v, %v before anything was", yes, err)
-	}
-	a, _ := newOrder("ci")
-	other.must(t, a)
-	if yes, err := s.Changed(t.Context()); !yes || err != nil {
-		t.Errorf("Changed = %v, %v after another one wrote, want true", yes, err)
-	}
-	if got := s.list(t); len(got) != 1 {
-		t.Errorf("%d keys, want 1", len(got))
-	}
-	if yes, _ := s.Changed(t.Context()); yes {
-		t.Error("Changed after List, want not")
-	}
-}
-
 func TestManyWritersAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	var wg sync.WaitGroup

@@ -33,9 +33,7 @@ CREATE UNIQUE INDEX client_key_name ON client_key (name) WHERE revoked = 0;
 
 // Store is the database of keys in one state folder.
 type Store struct {
-	db   *sql.DB
-	path string
-	seen int64 // data_version as of the last List
+	db *sql.DB
 }
 
 // Open opens the database in folder, and makes it if it is not there. A damaged one is an error,
@@ -100,7 +98,7 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := migrate(ctx, db, migrations); err != nil {
 		return nil, err
 	}
-	return &Store{db: db, path: path}, nil
+	return &Store{db: db}, nil
 }
 
 // migrate brings the database to the newest schema. Two processes may do so at once.
@@ -138,32 +136,11 @@ func migrate(ctx context.Context, db *sql.DB, steps []string) error {
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Changed says whether another process has written since the last List.
-func (s *Store) Changed(ctx context.Context) (bool, error) {
-	v, err := s.version(ctx)
-	return v != s.seen, err
-}
-
-func (s *Store) version(ctx context.Context) (v int64, err error) {
-	if err = s.db.QueryRowContext(ctx, "PRAGMA data_version").Scan(&v); err != nil {
-		err = fmt.Errorf("look at keys: %w", err)
-	}
-	return v, err
-}
-
 const columns = "id, name, hash, old_hash, old_until, created, expires, revoked, models, requests, tokens, parallel, budget_day, budget_month, priority"
 
 // List gives all keys, by name; of one name the one that is not revoked first, then the newest.
 func (s *Store) List(ctx context.Context) ([]Key, error) {
-	v, err := s.version(ctx) // before: what is written meanwhile is seen next time
-	if err != nil {
-		return nil, err
-	}
-	list, err := query(ctx, s.db, "ORDER BY name, revoked <> 0, created DESC, id")
-	if err == nil {
-		s.seen = v
-	}
-	return list, err
+	return query(ctx, s.db, "ORDER BY name, revoked <> 0, created DESC, id")
 }
 
 // querier is a database or a transaction.
