@@ -129,6 +129,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err := b.apply(ctx, o.Config); err != nil {
 		return nil, errors.Join(err, b.closeStores())
 	}
+	b.warn(o.Config)
 	b.publishOnce(time.Now())
 	return b, nil
 }
@@ -141,6 +142,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		// The gateway takes 0 for its default, the config for none.
 		Queue: cmp.Or(c.Gateway.Queue, -1), QueueWait: cmp.Or(c.Gateway.QueueWait, -1), TTFTTarget: c.Gateway.TTFTTarget,
 		TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rated:    b.rate,
@@ -200,8 +202,16 @@ func (b *Backend) reload(ctx context.Context) error {
 	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
 		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
 	}
+	b.warn(c)
 	b.log.Info("config reloaded", "path", c.Path)
 	return nil
+}
+
+// warn shows what is odd in a config.
+func (b *Backend) warn(c *config.Config) {
+	for _, text := range c.Warnings {
+		b.notice(api.Notice{Level: "warning", Text: text})
+	}
 }
 
 // URL is where clients reach the gateway.

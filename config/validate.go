@@ -114,6 +114,8 @@ func (r *report) times(c *Config) {
 	if g.TTFTTarget < 0 {
 		r.problem("gateway.ttft_target", "leave it out for none", "cannot be negative")
 	}
+	r.positive("gateway.answer_timeout", g.AnswerTimeout)
+	r.positive("gateway.stream_timeout", g.StreamTimeout)
 	if g.MaxBody <= 0 {
 		r.problem("gateway.max_body", "the default is 32MiB", "must be more than 0")
 	}

@@ -49,12 +49,12 @@ func running(cands []route.Candidate) int {
 	return n
 }
 
-// patience is how long the call may wait in line: so long that its first token still comes within
-// the target, if there is one.
-func (c *call) patience() time.Duration {
+// mayWait is how long the call may wait in line: so long that its first token still comes within the
+// target, if there is one. What has been with a worker before is late already, and is not given up for that.
+func (c *call) mayWait() time.Duration {
 	limit := c.g.queueWait()
-	if c.g.TTFTTarget > 0 {
-		limit = min(limit, max(0, c.g.TTFTTarget-c.line.pace.prefill()))
+	if c.g.TTFTTarget > 0 && len(c.tried) == 0 {
+		limit = min(limit, max(0, c.g.TTFTTarget-c.turns.pace.prefill()))
 	}
 	return limit
 }
@@ -90,14 +90,14 @@ func (c *call) slow(why string, late time.Duration) error {
 
 // teach lets the line learn from the call, which has ended.
 func (c *call) teach(now time.Time) {
-	if c.line == nil || c.paid || len(c.row.Attempts) != 1 || c.row.Outcome != api.OutcomeOK && c.row.Outcome != api.OutcomeCancelled {
+	if c.turns == nil || c.paid || len(c.row.Attempts) != 1 || c.row.Outcome != api.OutcomeOK && c.row.Outcome != api.OutcomeCancelled {
 		return
 	}
 	first := time.Duration(0)
 	if !c.tap.first.IsZero() {
-		first = c.tap.first.Sub(c.taken)
+		first = c.tap.first.Sub(c.begun)
 	}
-	c.line.pace.learn(now.Sub(c.taken), first)
+	c.turns.pace.learn(now.Sub(c.begun), first)
 }
 
 // spot is a call's place in line.

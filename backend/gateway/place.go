@@ -21,7 +21,7 @@ const settle = 500 * time.Millisecond
 // one will come. Errors are *refusal, or the cause that ended the call.
 func (c *call) place(ctx context.Context) (Lease, error) {
 	q := c.g.queue(c.row.Model)
-	c.line = q
+	c.turns = q
 	if q.empty() {
 		if l, why := c.try(false); why.Picked() {
 			return l, nil
@@ -39,7 +39,7 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 		c.g.queued.Add(-1)
 		c.waited(time.Since(w.since))
 	}()
-	limit := time.NewTimer(c.patience() - c.queue)
+	limit := time.NewTimer(c.mayWait() - c.queue)
 	defer limit.Stop()
 	select {
 	case <-w.first:
@@ -86,7 +86,7 @@ func (c *call) late() (Lease, error) {
 	if why.Picked() {
 		return l, nil
 	}
-	within := max(0, c.patience()).Round(10 * time.Millisecond)
+	within := max(0, c.mayWait()).Round(10 * time.Millisecond)
 	if why == route.Full && c.g.TTFTTarget > 0 {
 		return Lease{}, c.slow(fmt.Sprintf("no worker became free within %v", within), 0)
 	}
@@ -106,10 +106,9 @@ func (c *call) nobody() error {
 		return c.last.refusal(c.row.Model, len(c.row.Attempts))
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
-	switch states := c.states(); {
-	case states == "":
+	if states := c.states(); states == "" {
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
-	default:
+	} else {
 		r.msg = fmt.Sprintf("model %q: no worker can serve and none is starting (%s): see \"vllmdeck worker list\"", c.row.Model, states)
 	}
 	return r
@@ -143,6 +142,9 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 // look takes a view of the candidates.
 func (c *call) look() {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
+	if c.sequel != nil { // a paid API is another model
+		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+	}
 	for i := range c.cands {
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {

@@ -74,7 +74,7 @@ func (g *Gateway) models(w http.ResponseWriter, _ *http.Request, who caller) {
 		}
 		entry := model{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
 		if m.MaxLen > 0 {
-			entry.MaxLen = api.Ptr(m.MaxLen)
+			entry.MaxLen = new(m.MaxLen)
 		}
 		list.Data = append(list.Data, entry)
 		for _, alias := range m.Aliases {
