@@ -77,6 +77,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	s.Requests = b.requests()
+	s.Keys = b.gateway.Keys.Keys(now, shownKeys)
 	return s
 }
 

@@ -107,7 +107,7 @@ type Request struct {
 	Usage       Usage  `json:"usage"`
 	UsageSource string `json:"usage_source"` // one of the Usage… constants
 
-	Queue    Span `json:"queue_seconds"`    // waited in the gateway
+	Queue    Span `json:"queue_seconds"`    // waited in the gateway, so far if it still does
 	TTFT     Span `json:"ttft_seconds"`     // arrival to first content
 	Duration Span `json:"duration_seconds"` // arrival to end; 0 while open
 	ITL      Span `json:"itl_seconds"`      // mean gap between content events
@@ -122,6 +122,9 @@ type Request struct {
 	PriceDate    string  `json:"price_date,omitempty"`    // of the baseline's price, YYYY-MM-DD
 	PriceVersion string  `json:"price_version,omitempty"` // of the price table used
 	Prices       *Prices `json:"prices,omitempty"`        // the baseline's unit prices used
+
+	Position int  `json:"position,omitempty"`     // in line for a worker, from 1; 0: it does not wait
+	Wait     Span `json:"wait_seconds,omitempty"` // how long it is likely to wait on; 0: not known, or it does not wait
 
 	Health    *float64 `json:"health"` // 0..1, nil: not rated
 	Simulated bool     `json:"simulated,omitempty"`

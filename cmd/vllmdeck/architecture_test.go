@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"backend/quality":              {},
 	"backend/sim":                  {},
 	"backend/gateway":              {"backend/route"},
+	"backend/keys":                 {},
 	"backend/ledger":               {"backend/cost"},
 	"backend/launch":               {"config"},
 	"backend/worker":               {"config", "backend/launch", "metrics"},
