@@ -43,6 +43,7 @@ type call struct {
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
+	busy  bool          // a worker that was to serve it had too much to do
 
 	wantsCost bool // cost_info was asked for (streams), or not refused (whole answers)
 	priced    bool
@@ -127,6 +128,7 @@ func (c *call) run() error {
 		}
 		c.last = f
 		c.tried = append(c.tried, f.at)
+		c.busy = c.busy || f.busy && !f.paid
 		if !c.again(f) {
 			return f.refusal(c.row.Model, len(c.row.Attempts))
 		}
@@ -195,10 +197,12 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.row.Class = api.ClassSimulated
 	case c.paid && c.row.Class == api.ClassServed:
 		c.row.Class = api.ClassFailover
+	case !c.paid && c.row.Class == api.ClassFailover: // the provider failed, and a worker is back
+		c.row.Class = api.ClassServed
 	}
-	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Outcome: api.OutcomeOpen})
+	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Provider: c.paid, Outcome: api.OutcomeOpen})
 	c.mu.Unlock()
-	if first {
+	if first || c.paid {
 		c.g.Accounts.Open(c.row)
 	}
 	f, err := c.exchange(ctx)
@@ -216,9 +220,17 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	c.ended(api.OutcomeError, f.msg, f.result)
 	return f, nil
+}
+
+// who names the upstream of the current leg.
+func (c *call) who() string {
+	if c.paid {
+		return "provider " + c.at
+	}
+	return "worker " + c.at
 }
 
 // wanted is how many choices must finish. A list of prompts gives more than n: there, one has to do.

@@ -30,6 +30,9 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 	}
 	w, ok := q.join(len(c.tried) > 0, c.g.queueLimit())
 	if !ok {
+		if l, why := c.try(true); why.Picked() {
+			return l, nil
+		}
 		return Lease{}, &refusal{
 			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
 			msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, c.g.queueLimit()),
@@ -140,13 +143,25 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
 	}
-	req := route.Request{Tried: c.tried, Overflow: overflow}
+	if c.out.sent {
+		// What a worker began is never continued by somebody else's model.
+		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+	}
+	req := route.Request{Tried: c.tried, Overflow: overflow, Busy: c.busy}
 	for {
 		i, why := route.Pick(req, c.cands, rand.Uint64())
 		if i < 0 {
 			return Lease{}, why
 		}
 		l, ok := c.g.Upstreams.Acquire(c.cands[i].ID)
+		if ok && l.Reserve != nil {
+			if err := l.Reserve(c.need()); err != nil {
+				l.Report(route.Neutral)
+				l.Release()
+				c.cands[i].Ready, c.cands[i].State = false, err.Error()
+				continue
+			}
+		}
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider

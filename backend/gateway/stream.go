@@ -199,7 +199,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: worker %s: %s", c.at, f.msg)}
+	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: %s: %s", c.who(), f.msg)}
 	if f.status == http.StatusGatewayTimeout {
 		r.code = "upstream_timeout"
 	}
