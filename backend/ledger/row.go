@@ -54,6 +54,7 @@ type leg struct {
 	Share    int64      `json:"share"`
 	Actual   *api.Nanos `json:"actual"`
 	Unknown  bool       `json:"actual_unknown"`
+	Held     *api.Nanos `json:"held,omitempty"`
 }
 
 // account says how a row counts in sums.
@@ -85,14 +86,16 @@ func newRow(r api.Request) row {
 	}
 	for i, a := range r.Attempts {
 		l := leg{Upstream: clean(a.Upstream), Outcome: clean(a.Outcome), Error: clean(a.Error), Class: w.Class, Basis: w.Basis, Share: span(a.Share), Actual: dup(a.Actual)}
-		if i < len(r.Attempts)-1 {
-			l.Class = api.ClassRetry
-			l.Unknown = l.Actual == nil
-		}
-		// A worker failed before a provider served: its leg was not paid by the token.
-		if l.Basis == api.BasisProviderPrice && l.Share > 0 {
+		switch {
+		case a.Provider:
+			l.Basis, l.Held = api.BasisProviderPrice, dup(a.Held)
+		case l.Basis == api.BasisProviderPrice: // a worker failed before the provider served
 			l.Basis = api.BasisGPUTime
 		}
+		if i < len(r.Attempts)-1 {
+			l.Class = api.ClassRetry
+		}
+		l.Unknown = l.Actual == nil && (a.Provider || l.Class == api.ClassRetry)
 		w.Legs = append(w.Legs, l)
 	}
 	w.account = w.count()
@@ -118,7 +121,7 @@ func (r *row) count() account {
 		ActualUnknown: sent && r.Actual == nil,
 	}
 	if r.Outcome == api.OutcomeInterrupted {
-		a.ActualUnknown = r.Class == api.ClassFailover
+		a.ActualUnknown = r.Basis == api.BasisProviderPrice || r.Class == api.ClassFailover
 	}
 	a.WouldUnknown = a.Earning && metered && r.Would == nil
 	return a

@@ -11,7 +11,9 @@ import (
 // The text is that of both SQLite and PostgreSQL. Times are Unix nanoseconds, hour and minute
 // Unix seconds of their start in the host's zone, durations nanoseconds, money nano-dollars;
 // NULL is not known. In request, unmetered, earning and the _unknown columns say how a row
-// counts (see account), so that this is decided in one place.
+// counts (see account), so that this is decided in one place. The actual of an open row is what is
+// reserved for it at a provider; held is what an attempt there cost at most, where that is all that
+// is known.
 var migrations = []string{`
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
@@ -77,6 +79,9 @@ UNION ALL
 SELECT r.started, r.model, a.upstream, a.class, r.client_key, r.route, a.outcome, '', a.basis, r.simulated,
 	0, 1, 0, 0, 0, 0, 0, 0, 0, 0, COALESCE(a.actual, 0), a.actual_unknown, 0, 0
 FROM attempt a JOIN request r ON r.id = a.request_id WHERE a.class = 'retry';
+`, `
+ALTER TABLE attempt ADD COLUMN held BIGINT;
+CREATE INDEX attempt_held ON attempt (request_id) WHERE basis = 'provider_price' AND actual_unknown = 1;
 `}
 
 var (
@@ -94,10 +99,11 @@ var (
 )
 
 var (
-	insertOpen   = insert("request", requestColumns) + " ON CONFLICT (id) DO NOTHING"
+	insertOpen = insert("request", requestColumns) + " ON CONFLICT (id) DO UPDATE SET " + set([]string{"worker", "class", "basis", "actual"}, "") +
+		" WHERE request.outcome = 'open'"
 	insertClosed = insert("request", requestColumns) + " ON CONFLICT (id) DO UPDATE SET " + set(requestColumns[1:], "") +
 		" WHERE request.outcome = 'open'"
-	insertAttempt = insert("attempt", []string{"request_id", "n", "upstream", "outcome", "error", "class", "basis", "share", "actual", "actual_unknown"}) +
+	insertAttempt = insert("attempt", []string{"request_id", "n", "upstream", "outcome", "error", "class", "basis", "share", "actual", "actual_unknown", "held"}) +
 		" ON CONFLICT (request_id, n) DO NOTHING"
 	addRollup = insert("rollup", append(append([]string{"hour"}, dimensions...), measures...)) +
 		" ON CONFLICT (hour, " + strings.Join(dimensions, ", ") + ") DO UPDATE SET " + set(measures, "rollup")
