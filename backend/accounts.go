@@ -12,14 +12,22 @@ import (
 type accounts struct{ b *Backend }
 
 // Open implements gateway.Accounts.
-func (a accounts) Open(r *api.Request) { a.b.ledger.Opened(*r) }
+func (a accounts) Open(r *api.Request) {
+	row := *r
+	a.b.providers.each(func(p *paidAPI) { p.Note(&row) })
+	a.b.ledger.Opened(row)
+}
 
 // Price implements gateway.Accounts.
-func (a accounts) Price(r *api.Request) { a.b.pricing.Load().price(r) }
+func (a accounts) Price(r *api.Request) {
+	a.b.pricing.Load().price(r)
+	a.b.providers.each(func(p *paidAPI) { p.Price(r) })
+}
 
 // Settle implements gateway.Accounts.
 func (a accounts) Settle(r *api.Request) {
 	now := time.Now()
+	a.b.providers.each(func(p *paidAPI) { p.Settle(r) })
 	a.b.recent.add(r)
 	a.b.recorder.Ended(now, r)
 	a.b.exporter.Observe(r)

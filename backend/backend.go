@@ -57,6 +57,7 @@ type Backend struct {
 
 	pool      *worker.Pool
 	upstreams *upstreams
+	providers *providers
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
 	recorder  *metrics.Recorder
@@ -112,12 +113,16 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
 		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
-	b.upstreams = newUpstreams(b.pool)
+	b.providers = &providers{ledger: l}
+	b.upstreams = newUpstreams(b.pool, b.providers)
 	b.gateway = b.newGateway(o.Config)
 	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(o.Config); err != nil {
 		return nil, errors.Join(err, l.Close())
+	}
+	if err := b.providers.load(ctx, time.Now()); err != nil {
+		b.log.Error("what providers have cost is not known yet", "error", err)
 	}
 	b.publishOnce(time.Now())
 	return b, nil
@@ -158,6 +163,9 @@ func clientKeys(c *config.Config) []gateway.Key {
 func (b *Backend) apply(c *config.Config) error {
 	p := newPricing(cost.Embedded(), c)
 	if err := b.pool.Apply(c); err != nil {
+		return err
+	}
+	if err := b.providers.apply(c, p.table); err != nil {
 		return err
 	}
 	b.upstreams.apply(c)
@@ -306,6 +314,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		return err
 	})
 	err = g.Wait()
+	b.providers.close()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.ledger.Close())
 }

@@ -9,7 +9,7 @@ import (
 // need is what is known of the call's cost before it is sent. Of several limits to an answer, and of
 // one that stands twice, the greatest counts: which one the upstream takes is not known.
 func (c *call) need() Need {
-	n := Need{ID: c.row.ID, Route: c.d.name, Class: c.row.Class, Bytes: len(c.req.body), Answers: min(c.req.n, 1<<20)}
+	n := Need{ID: c.row.ID, Route: c.d.name, Class: c.row.Class, Model: c.row.Model, Bytes: len(c.req.body), Answers: min(c.req.n, 1<<20)}
 	_ = members(c.req.body, func(raw []byte, m member) error { // it was read before, without an error
 		key := string(unescape(raw))
 		switch key {

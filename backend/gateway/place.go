@@ -107,6 +107,8 @@ func (c *call) nobody() error {
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
 	switch states := c.states(); {
+	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
+		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
 	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
 	default:
@@ -155,7 +157,8 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 		}
 		l, ok := c.g.Upstreams.Acquire(c.cands[i].ID)
 		if ok && l.Reserve != nil {
-			if err := l.Reserve(c.need()); err != nil {
+			var err error
+			if l.Model, err = l.Reserve(c.need()); err != nil {
 				l.Report(route.Neutral)
 				l.Release()
 				c.cands[i].Ready, c.cands[i].State = false, err.Error()

@@ -33,8 +33,9 @@ type Lease struct {
 	Simulated bool
 	Client    *http.Client // to reach it with; nil: the gateway's own
 	// Reserve is called before the request is sent, if it is not nil: the upstream costs money by the
-	// request. Its error says in words for the client why the request may not be sent there.
-	Reserve func(n Need) error
+	// request. It gives the name that it knows the model by; its error says in words for the client why
+	// the request may not be sent there.
+	Reserve func(n Need) (model string, err error)
 	// Release counts the request out and gives the worker time that falls to it. It may be
 	// called more than once; later calls give the first answer.
 	Release func() time.Duration
@@ -47,6 +48,7 @@ type Need struct {
 	ID        string // of the row
 	Route     string
 	Class     string
+	Model     string // as it resolved
 	Bytes     int   // of the body
 	MaxTokens int64 // that each answer may have; 0: it does not say
 	Answers   int   // that it asks for, at least 1
