@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"reflect"
 	"slices"
@@ -64,6 +65,7 @@ type Backend struct {
 	exporter  *metrics.Exporter
 	gpus      *metrics.GPUs
 	host      *metrics.HostReader
+	scrapes   *http.Client
 	answers   *quality.Distribution
 	ratings   *quality.Queue
 	recent    recent
@@ -100,6 +102,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.exporter = metrics.NewExporter(o.Version)
 	b.gpus = metrics.NewGPUs(b.log)
 	b.host = &metrics.HostReader{}
+	b.scrapes = newScrapeClient()
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
@@ -111,7 +114,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
-		Scraper: newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
 	b.providers = &providers{ledger: l}
 	b.upstreams = newUpstreams(b.pool, b.providers)
@@ -124,6 +127,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err := b.providers.load(ctx, time.Now()); err != nil {
 		b.log.Error("what providers have cost is not known yet", "error", err)
 	}
+	b.warn(o.Config)
 	b.publishOnce(time.Now())
 	return b, nil
 }
@@ -134,6 +138,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
 		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody), Queue: c.Gateway.Queue,
 		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rated:  b.rate,
@@ -199,8 +204,16 @@ func (b *Backend) reload() error {
 	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
 		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
 	}
+	b.warn(c)
 	b.log.Info("config reloaded", "path", c.Path)
 	return nil
+}
+
+// warn shows what is odd in a config.
+func (b *Backend) warn(c *config.Config) {
+	for _, text := range c.Warnings {
+		b.notice(api.Notice{Level: "warning", Text: text})
+	}
 }
 
 // URL is where clients reach the gateway.
@@ -315,6 +328,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	})
 	err = g.Wait()
 	b.providers.close()
+	b.scrapes.CloseIdleConnections()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.ledger.Close())
 }

@@ -91,7 +91,7 @@ func (p *pricing) price(r *api.Request) {
 		}
 	case len(r.Attempts) == 0:
 		// It never reached a worker: no worker's time was used.
-		r.Actual = api.Ptr(api.Nanos(0))
+		r.Actual = new(api.Nanos(0))
 	default:
 		r.Actual = r.Attempts[len(r.Attempts)-1].Actual
 	}

@@ -28,6 +28,8 @@ const (
 	promptLimit     = 20 * time.Minute
 )
 
+var errLongAnswer = fmt.Errorf("the answer is longer than the %d MiB that are kept", maxPromptAnswer>>20)
+
 var promptID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // tester sends prompts through the engine's own gateway, as any client would, and keeps their
@@ -158,6 +160,9 @@ func (t *tester) stream(ctx context.Context, run *promptRun, body []byte) error 
 		line, err := r.ReadBytes('\n')
 		if data, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("data:")); ok {
 			done, evErr := run.event(bytes.TrimSpace(data))
+			if errors.Is(evErr, errLongAnswer) {
+				return evErr // leaving cancels the rest
+			}
 			if done || evErr != nil {
 				// The gateway ends the row right after its last event: reading to the end
 				// makes sure that it has.
@@ -200,8 +205,11 @@ func (r *promptRun) event(data []byte) (bool, error) {
 	if f := gjson.GetBytes(data, "choices.0.finish_reason").String(); f != "" {
 		r.state.Finish = f
 	}
-	if text == "" || r.size+len(text) > maxPromptAnswer {
+	if text == "" {
 		return false, nil
+	}
+	if r.size+len(text) > maxPromptAnswer {
+		return false, errLongAnswer
 	}
 	if r.events == 0 {
 		r.first = now
@@ -223,7 +231,7 @@ func rate(n int, d time.Duration) *float64 {
 	if n < 2 || d <= 0 {
 		return nil
 	}
-	return api.Ptr(float64(n-1) / d.Seconds())
+	return new(float64(n-1) / d.Seconds())
 }
 
 // settle takes the figures of the gateway's own record of the request in place of ours.

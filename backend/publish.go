@@ -55,8 +55,13 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Notices:   b.notices.list(),
 	}
 	p := b.pricing.Load()
+	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {
-		s.Workers[i].HourCost = p.hours[s.Workers[i].Name]
+		w := &s.Workers[i]
+		w.HourCost = p.hours[w.Name]
+		if v, ok := ttft[w.Name]; ok && (w.State == api.Ready || w.State == api.Draining) { // exact; the server's buckets are coarse
+			w.TTFT95 = &v
+		}
 	}
 	b.recorder.InFlight(now, s.Traffic.InFlight)
 	b.recorder.Savings(now, m.netUSD())

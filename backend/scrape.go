@@ -9,8 +9,10 @@ import (
 	"github.com/vllmdeck/vllmdeck/metrics"
 )
 
-// scrapeClient reads workers' metrics: an idle connection is dropped before vLLM drops it (5 s).
-var scrapeClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 4 * time.Second}}
+// newScrapeClient reads workers' metrics: an idle connection is dropped before vLLM drops it (5 s).
+func newScrapeClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 4 * time.Second}}
+}
 
 // scraper is one server's metrics as package worker wants them.
 type scraper struct {
@@ -18,8 +20,8 @@ type scraper struct {
 	track metrics.Tracker
 }
 
-func newScraper(url, key string) worker.Scraper {
-	return &scraper{from: metrics.Scraper{URL: url, Key: key, Client: scrapeClient}}
+func (b *Backend) newScraper(url, key string) worker.Scraper {
+	return &scraper{from: metrics.Scraper{URL: url, Key: key, Client: b.scrapes}}
 }
 
 // Scrape implements worker.Scraper.

@@ -30,7 +30,7 @@ func (h *HostReader) Read() api.Host {
 		host.CPUs = cpus
 	}
 	if h.total > 0 && total > h.total && busy >= h.busy {
-		host.CPU = api.Ptr((busy - h.busy) / (total - h.total) * float64(host.CPUs))
+		host.CPU = new((busy - h.busy) / (total - h.total) * float64(host.CPUs))
 	}
 	h.busy, h.total = busy, total
 	return host

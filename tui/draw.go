@@ -2,6 +2,7 @@ package tui
 
 import (
 	"image/color"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,10 +122,8 @@ func (c *Console) noPoints() bool {
 	if w == nil {
 		return true
 	}
-	for _, v := range w.Output {
-		if known(v) {
-			return false
-		}
+	if slices.ContainsFunc(w.Output, known) {
+		return false
 	}
 	return w.Count == 0
 }

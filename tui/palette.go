@@ -242,7 +242,7 @@ func (c *Console) drawCompletions(rows []string) {
 	paste(rows, p.lines(), 0, len(rows)-1-n-2, c.w)
 }
 
-func (c *Console) paste(s string) tea.Cmd {
+func (c *Console) paste(s string) {
 	switch {
 	case c.dialog != nil || c.help:
 	case c.input != nil:
@@ -256,7 +256,6 @@ func (c *Console) paste(s string) tea.Cmd {
 	case c.typing():
 		c.prompt.insert(s)
 	}
-	return nil
 }
 
 // Help.
@@ -302,7 +301,7 @@ func (c *Console) drawHelp(p *panel) {
 	var lines []func(*line)
 	last := Text("")
 	for _, e := range all {
-		if e.group != last && !(e.key == "ctrl+c ctrl+c") {
+		if e.group != last && (e.key != "ctrl+c ctrl+c") {
 			if last != "" {
 				lines = append(lines, func(*line) {})
 			}

@@ -146,11 +146,26 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 	}
 	st, _ := c.stateMark(w)
 	figs := []fig{
-		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st}, {"running", decimals(val(w.Running), 0), stStrong}, {"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)}, {"GPUs", gpus, stText},
-		{"in flight", whole(w.InFlight), stText}, {"waiting", decimals(val(w.Waiting), 0), waitStyle(w)}, {"preemptions/s", rate(val(w.Preempt)), stText}, {"utilisation", percentInt(g.util), stText},
-		{"out tok/s", rate(val(w.OutRate)), stStrong}, {"TTFT p95", seconds(val(w.TTFT95)), stText}, {"prefix hit", percentInt(val(w.Prefix)), stText}, {"VRAM", vram, stText},
-		{"prompt tok/s", rate(val(w.InRate)), stText}, {"max seqs", limit(w.MaxSeqs), stText}, {"max length", limit(w.MaxLen), stText}, {"power, temp", power + " " + temp, stText},
-		{"CPU cores", decimals(val(w.CPU), 1), stText}, {"memory", rss, stText}, {"pid", pid, stText}, {"cost per hour", money(w.HourCost), stText},
+		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st},
+		{"running", decimals(val(w.Running), 0), stStrong},
+		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)},
+		{"GPUs", gpus, stText},
+		{"in flight", whole(w.InFlight), stText},
+		{"waiting", decimals(val(w.Waiting), 0), waitStyle(w)},
+		{"preemptions/s", rate(val(w.Preempt)), stText},
+		{"utilisation", percentInt(g.util), stText},
+		{"out tok/s", rate(val(w.OutRate)), stStrong},
+		{"TTFT p95", seconds(val(w.TTFT95)), stText},
+		{"prefix hit", percentInt(val(w.Prefix)), stText},
+		{"VRAM", vram, stText},
+		{"prompt tok/s", rate(val(w.InRate)), stText},
+		{"max seqs", limit(w.MaxSeqs), stText},
+		{"max length", limit(w.MaxLen), stText},
+		{"power, temp", power + " " + temp, stText},
+		{"CPU cores", decimals(val(w.CPU), 1), stText},
+		{"memory", rss, stText},
+		{"pid", pid, stText},
+		{"cost per hour", money(w.HourCost), stText},
 	}
 	per := 4
 	switch {

@@ -121,15 +121,16 @@ type Worker struct {
 	Simulated bool   `json:"simulated,omitempty"`
 
 	State     State       `json:"state"`
-	Since     time.Time   `json:"since"`              // of State
-	Phase     string      `json:"phase,omitempty"`    // while starting
-	Progress  *float64    `json:"progress,omitempty"` // of the phase, 0..1
-	Phases    []PhaseTime `json:"phases,omitempty"`   // of the last start, in order
-	Started   time.Time   `json:"started,omitzero"`   // of the process
+	Since     time.Time   `json:"since"`                // of State
+	Phase     string      `json:"phase,omitempty"`      // while starting
+	Progress  *float64    `json:"progress,omitempty"`   // of the phase, 0..1
+	Phases    []PhaseTime `json:"phases,omitempty"`     // of the last start, in order
+	LastStart []PhaseTime `json:"last_start,omitempty"` // of the last one that came to ready, for an estimate
+	Started   time.Time   `json:"started,omitzero"`     // of the process
 	NextStart time.Time   `json:"next_start,omitzero"`
 	Restarts  int         `json:"restarts"` // unasked, since the engine started
 	Adopted   bool        `json:"adopted,omitempty"`
-	Error     string      `json:"error,omitempty"`   // the first error that explains the failure
+	Error     string      `json:"error,omitempty"`   // the first error that explains the failure; kept while it starts again unasked
 	Remedy    string      `json:"remedy,omitempty"`  // what mends it
 	Exit      string      `json:"exit,omitempty"`    // "exit 1", "signal: killed"
 	Stalled   bool        `json:"stalled,omitempty"` // no progress while requests are with it
@@ -151,7 +152,7 @@ type Worker struct {
 	OutRate  *float64  `json:"output_rate"`               // tokens/s
 	InRate   *float64  `json:"prompt_rate"`               // tokens/s
 	Preempt  *float64  `json:"preemptions"`               // per second
-	TTFT95   *float64  `json:"ttft_p95"`                  // seconds over the last minute
+	TTFT95   *float64  `json:"ttft_p95"`                  // seconds over the last minute: of our requests, else as the server's buckets tell
 	Scraped  time.Time `json:"scraped,omitzero"`          // when the server's metrics were last read
 	CPU      *float64  `json:"cpu"`                       // cores used by the process tree
 	RSS      int64     `json:"rss_bytes,omitempty"`       // of the process tree

@@ -27,8 +27,12 @@ type fault struct {
 	sent   bool   // it had the request when it died
 	busy   bool   // it has too much to do
 	paid   bool   // it is a provider
+	cut    bool   // the client had a part of its answer, which goes on elsewhere
+	final  bool   // no other upstream would do better
 	result route.Result
 }
+
+func (f *fault) Error() string { return f.msg }
 
 // refusal is what the client is told when no further leg is tried.
 func (f *fault) refusal(model string, legs int) *refusal {
@@ -44,15 +48,19 @@ func (f *fault) refusal(model string, legs int) *refusal {
 	if r.retry == "" && (r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable) {
 		r.retry = retrySoon()
 	}
-	kind := "worker"
-	if f.paid {
-		kind = "provider"
-	}
-	r.msg = fmt.Sprintf("model %q: %s %s: %s", model, kind, f.at, f.msg)
+	r.msg = fmt.Sprintf("model %q: %s: %s", model, f.who(), f.msg)
 	if legs > 1 {
-		r.msg = fmt.Sprintf("model %q: %d tries failed, the last on %s %s: %s", model, legs, kind, f.at, f.msg)
+		r.msg = fmt.Sprintf("model %q: %d tries failed, the last on %s: %s", model, legs, f.who(), f.msg)
 	}
 	return r
+}
+
+// who names the upstream.
+func (f *fault) who() string {
+	if f.paid {
+		return "provider " + f.at
+	}
+	return "worker " + f.at
 }
 
 // broken classifies an error of the transport.

@@ -139,15 +139,14 @@ func (c *call) states() string {
 // try looks once.
 func (c *call) try(overflow bool) (Lease, route.Reason) {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
+	if c.sequel != nil { // a paid API is another model
+		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+	}
 	for i := range c.cands {
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
-	}
-	if c.out.sent {
-		// What a worker began is never continued by somebody else's model.
-		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
 	}
 	req := route.Request{Tried: c.tried, Overflow: overflow, Busy: c.busy}
 	for {

@@ -49,9 +49,9 @@ type Need struct {
 	Route     string
 	Class     string
 	Model     string // as it resolved
-	Bytes     int   // of the body
-	MaxTokens int64 // that each answer may have; 0: it does not say
-	Answers   int   // that it asks for, at least 1
+	Bytes     int    // of the body
+	MaxTokens int64  // that each answer may have; 0: it does not say
+	Answers   int    // that it asks for, at least 1
 }
 
 // Accounts is where requests are recorded. No method blocks.

@@ -71,8 +71,10 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string, 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
-		spool: spool{path: filepath.Join(folder, spoolName)}}
+	l := &Ledger{
+		path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
+		spool: spool{path: filepath.Join(folder, spoolName)},
+	}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
 		cause := err
@@ -151,8 +153,7 @@ func (l *Ledger) Found() Found { return l.found }
 // Opened records that r was dispatched, or that it now is with another upstream. It never blocks; r
 // may change afterwards. The Actual of a row of basis provider_price is what is reserved for it.
 func (l *Ledger) Opened(r api.Request) {
-	r.Outcome = api.OutcomeOpen
-	l.queue.put(newRow(r))
+	l.queue.put(opening(&r))
 }
 
 // Closed records how r ended, priced. It never blocks; r may change afterwards. A second
@@ -162,7 +163,7 @@ func (l *Ledger) Closed(r api.Request) {
 		l.log.Error("request was closed without an outcome", "request", r.ID)
 		r.Outcome = api.OutcomeError
 	}
-	l.queue.put(newRow(r))
+	l.queue.put(newRow(&r))
 }
 
 // WorkerTime records how long a worker has run. It never blocks. Of several for one
@@ -231,7 +232,7 @@ func (l *Ledger) step() error {
 	}
 	rows, workers := l.queue.take()
 	if err := l.store(rows, workers); err == nil {
-		l.queue.done()
+		l.queue.done(rows)
 		l.dbErr, l.spoolErr = nil, nil
 	} else if l.spoolErr = l.spool.append(rows); l.spoolErr == nil {
 		l.queue.back(nil, workers)
@@ -299,7 +300,7 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	if err == nil && l.retry.IsZero() {
-		if _, cleanErr := l.db.Exec("UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
+		if _, cleanErr := l.db.ExecContext(context.Background(), "UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
 			l.log.Warn("ledger was not marked as closed in order", "error", cleanErr)
 		}
 	}

@@ -3,7 +3,6 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strconv"
@@ -43,25 +42,26 @@ func (l *Ledger) Paid(ctx context.Context, from time.Time) ([]Paid, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read paid calls: %w", err)
 		}
-		at(g.label("worker"), time.Unix(seconds, 0)).Amount += g.actual
+		p := at(g.label("worker"), time.Unix(seconds, 0))
+		p.Amount += g.actual
+		p.Unknown += g.actualUnknown
 	}
 	since, _ := bounds(from, time.Time{})
 	found, err := l.readers.QueryContext(ctx, `SELECT a.upstream, r.started, a.held FROM attempt a JOIN request r ON r.id = a.request_id
-		WHERE a.basis = 'provider_price' AND a.actual_unknown = 1 AND r.started >= $1 AND r.simulated = 0`, since)
+		WHERE a.held IS NOT NULL AND r.started >= $1 AND r.simulated = 0`, since)
 	if err != nil {
 		return nil, fmt.Errorf("read paid calls: %w", err)
 	}
 	defer found.Close()
 	for found.Next() {
 		var provider string
-		var started int64
-		var held sql.NullInt64
+		var started, held int64
 		if err := found.Scan(&provider, &started, &held); err != nil {
 			return nil, fmt.Errorf("read paid calls: %w", err)
 		}
 		p := at(provider, time.Unix(0, started))
-		p.Amount += api.Nanos(held.Int64)
-		p.Unknown += flag(!held.Valid)
+		p.Amount += api.Nanos(held)
+		p.Unknown-- // it is among those
 	}
 	if err := found.Err(); err != nil {
 		return nil, fmt.Errorf("read paid calls: %w", err)

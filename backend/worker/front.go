@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -39,6 +40,7 @@ type Target struct {
 	Model     string // name that the server knows the model by
 	Key       string // its bearer token, "" for none
 	Simulated bool
+	Started   time.Time // of its process, as in api.Worker
 }
 
 // Target gives where requests for a worker go.
@@ -119,17 +121,4 @@ func (p *Pool) Logs(name string) *Log {
 		return nil
 	}
 	return w.lines
-}
-
-// LastStart gives how long the phases of a worker's last successful start took, for an
-// estimate; nil if it is not known. It reads a file.
-func (p *Pool) LastStart(name string) []api.PhaseTime {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil
-	}
-	if h := readHistory(w.view.Load().folder); h != nil {
-		return h.Phases
-	}
-	return nil
 }

@@ -46,7 +46,6 @@ type worker struct {
 type view struct {
 	api.Worker
 	target Target
-	folder string
 	ports  []int // that it has or will have
 }
 
@@ -188,8 +187,8 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, folder: w.plan.spec.Folder, ports: []int{w.plan.cfg.Port}}
-	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated}
+	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
+	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
 		v.ports = append(v.ports, l.spec.Port)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -20,8 +21,8 @@ import (
 
 // realThing is how to get from the demo to a real worker.
 const realThing = `Everything here is SIMULATED. For the real thing:
-  vllmdeck init        writes a config from the GPUs, vLLM and models of this machine
-  vllmdeck setup cpu   builds a real vLLM and a small real model, without a GPU (6 GB, minutes)`
+  vllmdeck init        writes a config for the GPUs, vLLM and models found here
+  vllmdeck setup cpu   builds a real vLLM and a small model, no GPU needed (6 GB)`
 
 const demoListen = "127.0.0.1:0" // a free port
 
@@ -75,6 +76,10 @@ cost:
 }
 
 func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
+	// Before there is anything to leave behind; once the engine catches signals, it does so alone.
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(told)
 	sweepDemos()
 	dir, err := os.MkdirTemp("", demoPrefix)
 	if err != nil {
@@ -112,6 +117,11 @@ func runDemo(cmd *cobra.Command, f *consoleFlags, o demoOptions) error {
 	var e *engine
 	select {
 	case e = <-ready:
+		select {
+		case <-told:
+			e.Stop(true)
+		default:
+		}
 	case err := <-ended:
 		if errors.Is(err, context.Canceled) {
 			return nil // told to end before it had begun

@@ -188,7 +188,9 @@ func origin(t *testing.T, r *rig) {
 
 func redirect(t *testing.T, r *rig) {
 	other := Open(t)
-	r.Behave(func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, other.URL, http.StatusTemporaryRedirect) })
+	r.Behave(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, other.URL, http.StatusTemporaryRedirect)
+	})
 	c := r.loaded(0).Begin()
 	defer c.Release()
 	status, _, _, err := post(context.Background(), c)
