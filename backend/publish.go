@@ -26,6 +26,12 @@ func (b *Backend) publish(ctx context.Context) error {
 func (b *Backend) publishOnce(now time.Time) {
 	b.watchLedger(now)
 	s := b.build(now)
+	for i := range s.Workers {
+		b.upstreams.of(s.Workers[i].Name).start.see(&s.Workers[i])
+	}
+	for _, n := range b.providers.failovers.look(s.Models, s.Providers, now) {
+		b.notice(n)
+	}
 	b.exporter.State(s)
 	b.snap.Store(s)
 }
@@ -51,12 +57,14 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Time:    now,
 		Models:  b.upstreams.Models(),
 		Workers: b.pool.Statuses(),
-		GPUs:    append([]api.GPU{}, b.gpus.Latest()...),
-		Host:    b.host.Read(),
-		Traffic: b.gateway.Traffic(),
-		Answers: b.answers.Answers(now),
-		Prompts: trimPrompts(b.tester.prompts(b.healthOf)),
-		Notices: trimNotices(b.notices.list()),
+
+		Providers: b.providers.statuses(now),
+		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		Host:      b.host.Read(),
+		Traffic:   b.gateway.Traffic(),
+		Answers:   b.answers.Answers(now),
+		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
+		Notices:   trimNotices(b.notices.list()),
 	}
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
@@ -109,12 +117,13 @@ func allSimulated(workers []api.Worker) bool {
 }
 
 // status is the state of the whole: ok if every model has all its workers ready, degraded if
-// every model can be served, down otherwise.
+// every model can be served, down otherwise. A model that a provider takes over can be served; one
+// that has no worker at all is whole while its provider takes requests.
 func status(models []api.Model) string {
 	worst := "ok"
 	for _, m := range models {
 		switch {
-		case m.Ready == 0:
+		case !m.Servable():
 			return "down"
 		case m.Ready < m.Workers:
 			worst = "degraded"

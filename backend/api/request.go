@@ -135,8 +135,10 @@ type Attempt struct {
 	Upstream string `json:"upstream"`
 	Outcome  string `json:"outcome"`
 	Error    string `json:"error,omitempty"`
-	Share    Span   `json:"share_seconds"` // worker time charged to this leg (wall clock divided among those in flight)
+	Provider bool   `json:"provider,omitempty"` // Upstream is a paid API, not a worker
+	Share    Span   `json:"share_seconds"`      // worker time charged to this leg (wall clock divided among those in flight)
 	Actual   *Nanos `json:"actual_usd"`
+	Held     *Nanos `json:"held_usd,omitempty"` // of a paid API: what it cost at most, where Actual is not known
 }
 
 // Prices are unit prices in nano-dollars per million tokens. A nil class is not offered or not known.
@@ -160,6 +162,7 @@ type CostInfo struct {
 	PriceDate        string   `json:"price_date,omitempty"`
 	Basis            string   `json:"basis,omitempty"`
 	UsageSource      string   `json:"usage_source,omitempty"` // present unless "upstream"
+	Provider         string   `json:"provider,omitempty"`     // the paid API that served it; none: a worker did
 	Simulated        bool     `json:"simulated,omitempty"`
 }
 

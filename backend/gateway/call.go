@@ -45,6 +45,7 @@ type call struct {
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
+	busy  bool          // a worker that was to serve it had too much to do
 
 	who   caller
 	stake stake // of its key's limits
@@ -148,6 +149,7 @@ func (c *call) run() error {
 			return err
 		}
 		c.last = f
+		c.busy = c.busy || f.busy && !f.paid
 		switch {
 		case f.cut:
 			// Who has got this far may be asked again, but for the one that was lost just now.
@@ -247,10 +249,12 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.row.Class = api.ClassSimulated
 	case c.paid && c.row.Class == api.ClassServed:
 		c.row.Class = api.ClassFailover
+	case !c.paid && c.row.Class == api.ClassFailover: // the provider failed, and a worker is back
+		c.row.Class = api.ClassServed
 	}
-	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Outcome: api.OutcomeOpen})
+	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Provider: c.paid, Outcome: api.OutcomeOpen})
 	c.mu.Unlock()
-	if first {
+	if first || c.paid {
 		c.g.Accounts.Open(c.row)
 	}
 	f, err := c.exchange(ctx)
@@ -268,7 +272,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost
