@@ -635,7 +635,7 @@ func TestClientThatLeavesIsNotContinuedFor(t *testing.T) {
 	r.pool.add("a", k.before(t, url))
 	r.pool.set(route.Candidate{ID: "b", Ready: true, MaxSeqs: 1, InFlight: 1}, url)
 	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "POST", r.url+"/v1/chat/completions", strings.NewReader(story("")))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/chat/completions", strings.NewReader(story("")))
 	if err != nil {
 		t.Fatal(err)
 	}
