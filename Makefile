@@ -8,7 +8,7 @@ LINT := $(shell $(GO) env GOPATH)/bin/golangci-lint
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-vllm test race test-vllm lint fmt fuzz bench bench-gateway prices demo golden man clean
+.PHONY: help build run run-vllm test race test-vllm test-clients lint fmt fuzz bench bench-gateway prices demo golden man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,16 @@ race: ## the same with the race detector (needs gcc)
 test-vllm: build ## end to end against a real vLLM on CPU (sets it up if needed)
 	bin/vllmdeck setup cpu --tiny --no-config $(if $(SYSTEM_PACKAGES),--system-packages)
 	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 20m -v ./cmd/vllmdeck -run '^TestRealVLLM'
+
+CLIENTS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/clients
+
+test-clients: ## the official OpenAI, Anthropic and Vercel clients in Python and Node against the gateway (installs them)
+	@command -v npm >/dev/null || { echo 'make test-clients: needs Node.js with npm' >&2; exit 1; }
+	mkdir -p "$(CLIENTS)"
+	test -x "$(CLIENTS)/venv/bin/python" || python3 -m venv "$(CLIENTS)/venv"
+	"$(CLIENTS)/venv/bin/pip" install -q --disable-pip-version-check openai==3.57.0 anthropic==2.13.0
+	cd "$(CLIENTS)" && npm install --silent --no-save openai@7.57.0 ai@7.0.173 @ai-sdk/openai-compatible@3.0.92
+	VLLMDECK_CLIENTS="$(CLIENTS)" $(GO) test -count=1 -v -run '^TestOtherClients$$' ./cmd/vllmdeck
 
 lint: ## linters (installs golangci-lint once)
 	@test -x $(LINT) && $(LINT) version 2>/dev/null | grep -q '$(LINT_VERSION:v%=%)' || \

@@ -55,7 +55,7 @@ func (b *Backend) totals(ctx context.Context, from time.Time, simulated bool) (*
 		return nil, err
 	}
 	if t.Workers != nil && *t.Workers < t.Shares {
-		t.Workers, t.Idle = api.Ptr(t.Shares), api.Ptr(api.Nanos(0))
+		t.Workers, t.Idle = new(t.Shares), new(api.Nanos(0))
 		t.Actual = api.Sum(t.Workers, t.Paid)
 	}
 	return t, nil
@@ -80,7 +80,7 @@ func (m *money) net() *api.Nanos {
 
 func (m *money) netUSD() *float64 {
 	if n := m.net(); n != nil {
-		return api.Ptr(n.USD())
+		return new(n.USD())
 	}
 	return nil
 }
@@ -102,7 +102,7 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	out.HourRate = hourRate(s.Workers)
 	if w := s.Windows; len(w) > 0 {
 		minute := lastMinute(&w[0])
-		out.OutputRate = api.Ptr(minute.output * 3600)
+		out.OutputRate = new(minute.output * 3600)
 	}
 	t := m.totals
 	if t == nil {
@@ -193,7 +193,7 @@ func (p *pricing) compare(t *ledger.Totals) comparison {
 	var c comparison
 	low, high := api.Nanos(0), api.Nanos(0)
 	banded := len(t.Earned) > 0
-	hostile := &api.Hostile{Would: api.Ptr(api.Nanos(0))}
+	hostile := &api.Hostile{Would: new(api.Nanos(0))}
 	for _, e := range t.Earned {
 		base, ok := p.table.At(e.Baseline, time.Now())
 		host := p.hostileOf(e.Model)

@@ -105,7 +105,7 @@ func (l *StateLock) Publish(url string) error {
 	}
 	_, err = l.file.WriteAt(append(text, '\n'), 0) // one JSON value: what an older, longer text leaves behind it is not read
 	if err != nil {
-		return fmt.Errorf("write state lock: %w", err)
+		return fmt.Errorf("write state lock: %w: make room there, or set state: in the config to another folder", err)
 	}
 	return nil
 }

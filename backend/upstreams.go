@@ -25,9 +25,23 @@ type upstreams struct {
 
 // upstream is what we keep of a worker beside its own status.
 type upstream struct {
-	mu      sync.Mutex // guards breaker
+	mu      sync.Mutex // guards all
 	breaker route.Breaker
-	meter   *cost.Meter
+	born    time.Time   // when the process that meter is for started
+	meter   *cost.Meter // of that process alone
+}
+
+// meterOf gives the meter of the process that started at born. An earlier process's meter stops.
+func (s *upstream) meterOf(born, now time.Time) *cost.Meter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.meter == nil || born.After(s.born) {
+		if s.meter != nil {
+			s.meter.Stop(now)
+		}
+		s.born, s.meter = born, cost.NewMeter(now)
+	}
+	return s.meter
 }
 
 // names is how requests find their workers; immutable.
@@ -35,6 +49,8 @@ type names struct {
 	models  []config.Model
 	resolve map[string]string   // name or alias: model
 	workers map[string][]string // model: workers, in the order of the config
+	sim     map[string]bool     // models with simulated workers, which then has no other
+	allSim  bool                // there is nothing but simulated workers
 }
 
 func newUpstreams(pool *worker.Pool) *upstreams {
@@ -45,7 +61,7 @@ func newUpstreams(pool *worker.Pool) *upstreams {
 
 // apply takes the names of a new config.
 func (u *upstreams) apply(c *config.Config) {
-	n := &names{resolve: map[string]string{}, workers: map[string][]string{}}
+	n := &names{resolve: map[string]string{}, workers: map[string][]string{}, sim: map[string]bool{}, allSim: len(c.Workers) > 0 && len(c.Providers) == 0}
 	for _, name := range c.ModelNames() {
 		m := c.Model(name)
 		n.models = append(n.models, m)
@@ -56,8 +72,20 @@ func (u *upstreams) apply(c *config.Config) {
 	}
 	for _, w := range c.Workers {
 		n.workers[w.Model] = append(n.workers[w.Model], w.Name)
+		n.sim[w.Model] = n.sim[w.Model] || w.Sim != nil
+		n.allSim = n.allSim && w.Sim != nil
 	}
 	u.names.Store(n)
+}
+
+// simulated says whether a model's workers are simulated; of a name that is no model, whether
+// everything here is.
+func (u *upstreams) simulated(model string) bool {
+	n := u.names.Load()
+	if _, known := n.resolve[model]; known {
+		return n.sim[model]
+	}
+	return n.allSim
 }
 
 // of gives what we keep of a worker.
@@ -71,7 +99,7 @@ func (u *upstreams) of(name string) *upstream {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if s = u.state[name]; s == nil {
-		s = &upstream{meter: cost.NewMeter(time.Now())}
+		s = &upstream{}
 		u.state[name] = s
 	}
 	return s
@@ -174,14 +202,15 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 	s.mu.Lock()
 	attempt := s.breaker.Begin(now)
 	s.mu.Unlock()
-	mark := s.meter.Begin(now)
+	meter := s.meterOf(t.Started, now)
+	mark := meter.Begin(now)
 	var once sync.Once
 	var share time.Duration
 	return gateway.Lease{
 		URL: t.URL, Model: t.Model, Key: t.Key, Simulated: t.Simulated,
 		Release: func() time.Duration {
 			once.Do(func() {
-				share = s.meter.End(time.Now(), mark)
+				share = meter.End(time.Now(), mark)
 				release()
 			})
 			return share

@@ -39,12 +39,15 @@ type Key struct {
 
 // Gateway is how requests are served.
 type Gateway struct {
-	CostInfo    *bool         `yaml:"cost_info"`    // splice cost_info into answers; default true
-	MaxBody     Bytes         `yaml:"max_body"`     // of a request; default 32MiB
-	Queue       int           `yaml:"queue"`        // requests that may wait for a worker, per model; default 256
-	QueueWait   time.Duration `yaml:"queue_wait"`   // how long one may wait; default 30s
-	TTFTTimeout time.Duration `yaml:"ttft_timeout"` // silence before content that makes us try another worker; default 120s
-	IdleTimeout time.Duration `yaml:"idle_timeout"` // silence between events that makes us give up; default 60s
+	CostInfo      *bool         `yaml:"cost_info"`      // splice cost_info into answers; default true
+	Continue      *bool         `yaml:"continue"`       // go on with a stream at another worker when its own is lost; default true
+	MaxBody       Bytes         `yaml:"max_body"`       // of a request; default 32MiB
+	Queue         int           `yaml:"queue"`          // requests that may wait for a worker, per model; default 256
+	QueueWait     time.Duration `yaml:"queue_wait"`     // how long one may wait; default 30s
+	TTFTTimeout   time.Duration `yaml:"ttft_timeout"`   // silence before content that makes us try another worker; default 120s
+	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
+	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m
+	StreamTimeout time.Duration `yaml:"stream_timeout"` // the whole of a stream; default 4h
 }
 
 // Model is a name that clients may ask for. Models named only by workers exist too.

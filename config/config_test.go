@@ -89,10 +89,17 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	d := Default()
 	d.State = "/home/me/.local/state/vllmdeck"
 	for _, pair := range [][2]any{
-		{c.Listen, d.Listen}, {c.State, d.State}, {c.Grace, d.Grace}, {c.Gateway, d.Gateway},
-		{c.Health, d.Health}, {c.Logs, d.Logs}, {c.Cost.Baseline, d.Cost.Baseline},
-		{c.Workers[0].Restart, DefaultWorker().Restart}, {c.Workers[0].Start, DefaultWorker().Start},
-		{c.Workers[0].StartTimeout, DefaultWorker().StartTimeout}, {c.Workers[0].StopTimeout, DefaultWorker().StopTimeout},
+		{c.Listen, d.Listen},
+		{c.State, d.State},
+		{c.Grace, d.Grace},
+		{c.Gateway, d.Gateway},
+		{c.Health, d.Health},
+		{c.Logs, d.Logs},
+		{c.Cost.Baseline, d.Cost.Baseline},
+		{c.Workers[0].Restart, DefaultWorker().Restart},
+		{c.Workers[0].Start, DefaultWorker().Start},
+		{c.Workers[0].StartTimeout, DefaultWorker().StartTimeout},
+		{c.Workers[0].StopTimeout, DefaultWorker().StopTimeout},
 		{c.Workers[0].VLLM.Bin, "vllm"},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {

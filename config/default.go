@@ -2,8 +2,6 @@ package config
 
 import (
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // DefaultBaseline is what would-have-cost is compared with unless something else is asked for.
@@ -35,12 +33,15 @@ func (c *Config) setDefaults() {
 	c.Listen = "127.0.0.1:8090"
 	c.Grace = 30 * time.Second
 	c.Gateway = Gateway{
-		CostInfo:    api.Ptr(true),
-		MaxBody:     32 << 20,
-		Queue:       256,
-		QueueWait:   30 * time.Second,
-		TTFTTimeout: 120 * time.Second,
-		IdleTimeout: 60 * time.Second,
+		CostInfo:      new(true),
+		Continue:      new(true),
+		MaxBody:       32 << 20,
+		Queue:         256,
+		QueueWait:     30 * time.Second,
+		TTFTTimeout:   120 * time.Second,
+		IdleTimeout:   60 * time.Second,
+		AnswerTimeout: 10 * time.Minute,
+		StreamTimeout: 4 * time.Hour,
 	}
 	c.Cost.Baseline = DefaultBaseline
 	c.Health.Target = 0.8
@@ -49,7 +50,7 @@ func (c *Config) setDefaults() {
 }
 
 func (w *Worker) setDefaults() {
-	w.Start = api.Ptr(true)
+	w.Start = new(true)
 	w.StartTimeout = 30 * time.Minute
 	w.StopTimeout = 30 * time.Second
 	w.Restart.setDefaults()
@@ -79,6 +80,6 @@ func (c *Config) fill() {
 		}
 	}
 	if p := c.Cost.PerToken; p != nil && p.Cached == nil {
-		p.Cached = api.Ptr(p.Input)
+		p.Cached = new(p.Input)
 	}
 }

@@ -111,6 +111,8 @@ func (r *report) times(c *Config) {
 	g := c.Gateway
 	r.positive("gateway.ttft_timeout", g.TTFTTimeout)
 	r.positive("gateway.idle_timeout", g.IdleTimeout)
+	r.positive("gateway.answer_timeout", g.AnswerTimeout)
+	r.positive("gateway.stream_timeout", g.StreamTimeout)
 	if g.MaxBody <= 0 {
 		r.problem("gateway.max_body", "the default is 32MiB", "must be more than 0")
 	}

@@ -46,7 +46,7 @@ func (h *HostReader) Read() api.Host {
 	}
 	if len(h.past) > 1 {
 		if first := h.past[0]; now.total > first.total {
-			host.CPU = api.Ptr((now.busy - first.busy) / (now.total - first.total) * float64(host.CPUs))
+			host.CPU = new((now.busy - first.busy) / (now.total - first.total) * float64(host.CPUs))
 		}
 	}
 	return host

@@ -4,16 +4,14 @@ import (
 	"math"
 	"testing"
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // scrape is a sample after so many tokens, steps and requests with this time to first token.
 func scrape(tokens, steps, fast, slow float64) *Sample {
 	return &Sample{
 		Started: noon, Created: 1,
-		Generation: &tokens, Steps: &steps, Prompt: api.Ptr(10 * tokens), Preemptions: api.Ptr(0.0),
-		Queries: api.Ptr(10 * tokens), Hits: api.Ptr(4 * tokens),
+		Generation: &tokens, Steps: &steps, Prompt: new(10 * tokens), Preemptions: new(0.0),
+		Queries: new(10 * tokens), Hits: new(4 * tokens),
 		TTFT: &Buckets{Bounds: []float64{0.1, 1, math.Inf(1)}, Counts: []float64{fast, fast + slow, fast + slow}, Sum: slow},
 	}
 }
@@ -148,14 +146,14 @@ func TestOtherBoundsStartTheHistogramAnew(t *testing.T) {
 func TestMovedSeesStepsAndPrefill(t *testing.T) {
 	var tr Tracker
 	s := scrape(0, 0, 0, 0)
-	s.KV = api.Ptr(0.1)
+	s.KV = new(0.1)
 	tr.Add(at(0), s)
 	tr.Add(at(1), s)
 	if got := tr.Moved(); !got.IsZero() {
 		t.Errorf("Moved = %v of a frozen engine, want never", got)
 	}
 	prefill := scrape(0, 0, 0, 0)
-	prefill.KV = api.Ptr(0.2)
+	prefill.KV = new(0.2)
 	tr.Add(at(2), prefill)
 	if got := tr.Moved(); !got.Equal(at(2)) {
 		t.Errorf("Moved = %v, want the scrape in which KV usage changed", got)

@@ -11,8 +11,12 @@ var views = []struct {
 	id   viewID
 	name Text
 }{
-	{viewOverview, "Overview"}, {viewWorkers, "Workers"}, {viewRequests, "Requests"}, {viewCosts, "Costs"},
-	{viewPrompt, "Prompt"}, {viewEvents, "Events"},
+	{viewOverview, "Overview"},
+	{viewWorkers, "Workers"},
+	{viewRequests, "Requests"},
+	{viewCosts, "Costs"},
+	{viewPrompt, "Prompt"},
+	{viewEvents, "Events"},
 }
 
 // header is the first line: what one must never miss. What does not fit goes from the right.

@@ -174,8 +174,10 @@ const axisWidth = 6 // "1.20k┤"
 // chartPoints is how many points fit a pane of this width.
 func chartPoints(width int) int { return max(width-axisWidth, 0) * 2 }
 
-var brailleLeft = [5]rune{0, 0x40, 0x44, 0x46, 0x47}
-var brailleRight = [5]rune{0, 0x80, 0xa0, 0xb0, 0xb8}
+var (
+	brailleLeft  = [5]rune{0, 0x40, 0x44, 0x46, 0x47}
+	brailleRight = [5]rune{0, 0x80, 0xa0, 0xb0, 0xb8}
+)
 
 // draw writes the chart in rows lines, and a line of times below it if axis is set.
 func (c *chart) draw(p *panel, rows int, axis bool) {

@@ -270,7 +270,8 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.key(msg)
 	case tea.PasteMsg:
 		c.touch()
-		return c, c.paste(string(Sanitize(msg.Content)))
+		c.paste(string(Sanitize(msg.Content)))
+		return c, nil
 	case tea.MouseClickMsg:
 		c.touch()
 		c.click(msg.X, msg.Y)

@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"slices"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -24,12 +25,7 @@ func always(*Console) bool { return true }
 func in(ids ...paneID) func(*Console) bool {
 	return func(c *Console) bool {
 		f := c.focused()
-		for _, id := range ids {
-			if id == f {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(ids, f)
 	}
 }
 
@@ -123,7 +119,7 @@ func bindings() []binding {
 }
 
 // usable says that a binding works here and now.
-func (c *Console) usable(b *binding) bool { return !(b.write && c.opt.ReadOnly) && b.when(c) }
+func (c *Console) usable(b *binding) bool { return (!b.write || !c.opt.ReadOnly) && b.when(c) }
 
 // hints are the bindings for the footer, what belongs to this place first.
 func (c *Console) hints() []binding {
@@ -131,8 +127,14 @@ func (c *Console) hints() []binding {
 		return []binding{{hintKey: "j k", hint: "scroll"}, {hintKey: "esc", hint: "back"}}
 	}
 	if c.typing() {
-		return []binding{{hintKey: "enter", hint: "send"}, {hintKey: "esc", hint: "leave the editor"}, {hintKey: "alt+enter", hint: "new line"}, {hintKey: "ctrl+n", hint: "model"},
-			{hintKey: "↑↓", hint: "history"}, {hintKey: "ctrl+x", hint: "cancel"}}
+		return []binding{
+			{hintKey: "enter", hint: "send"},
+			{hintKey: "esc", hint: "leave the editor"},
+			{hintKey: "alt+enter", hint: "new line"},
+			{hintKey: "ctrl+n", hint: "model"},
+			{hintKey: "↑↓", hint: "history"},
+			{hintKey: "ctrl+x", hint: "cancel"},
+		}
 	}
 	var first, rest []binding
 	for i := range c.keys {
@@ -216,8 +218,10 @@ func (c *Console) leave() tea.Cmd {
 	if !c.opt.Demo || c.w < 30 || c.h < 8 {
 		return tea.Quit
 	}
-	c.ask(&dialog{title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
-		yes: "leave", do: func(*Console) tea.Cmd { return tea.Quit }})
+	c.ask(&dialog{
+		title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
+		yes: "leave", do: func(*Console) tea.Cmd { return tea.Quit },
+	})
 	return nil
 }
 

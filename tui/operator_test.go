@@ -179,17 +179,17 @@ func TestHostFiguresHoldStill(t *testing.T) {
 	for i := range 10 {
 		next := *s
 		next.Seq += uint64(i + 1)
-		next.Host.CPU = api.Ptr(3.7 + float64(i%3)*0.2)
+		next.Host.CPU = new(3.7 + float64(i%3)*0.2)
 		next.Host.MemoryFree = s.Host.MemoryFree + int64(i)*50<<20
 		next.Workers = append([]api.Worker{}, s.Workers...)
-		next.Workers[0].CPU = api.Ptr(3.8 + float64(i%2)*0.04)
+		next.Workers[0].CPU = new(3.8 + float64(i%2)*0.04)
 		c.Update(snapshotMsg{snap: &next})
 		if frame(t, c) != first {
 			t.Fatalf("the frame changed for a host at %v cores", *next.Host.CPU)
 		}
 	}
 	busy := *s
-	busy.Host.CPU = api.Ptr(1.0)
+	busy.Host.CPU = new(1.0)
 	c.Update(snapshotMsg{snap: &busy})
 	if got := screen(t, c); !strings.Contains(got, "host 1 of 4 cores") {
 		t.Errorf("a real change is not shown:\n%s", got)

@@ -246,7 +246,7 @@ func (c *Console) drawCompletions(rows []string) {
 	paste(rows, p.lines(), 0, len(rows)-1-n-2, c.w)
 }
 
-func (c *Console) paste(s string) tea.Cmd {
+func (c *Console) paste(s string) {
 	switch {
 	case c.dialog != nil || c.help:
 	case c.input != nil:
@@ -260,7 +260,6 @@ func (c *Console) paste(s string) tea.Cmd {
 	case c.typing():
 		c.prompt.insert(s)
 	}
-	return nil
 }
 
 // Help.
@@ -306,7 +305,7 @@ func (c *Console) drawHelp(p *panel) {
 	var lines []func(*line)
 	last := Text("")
 	for _, e := range all {
-		if e.group != last && !(e.key == "ctrl+c ctrl+c") {
+		if e.group != last && (e.key != "ctrl+c ctrl+c") {
 			if last != "" {
 				lines = append(lines, func(*line) {})
 			}

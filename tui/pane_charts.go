@@ -105,8 +105,10 @@ func (c *Console) drawThroughput(p *panel) {
 	case h >= 6:
 		extra = 1
 	}
-	ch := chart{graph: c.graph, upper: pts, top: c.scaleOf("out", peakOf(pts), 10), label: axisRate, ramp: [3]style{stA, stA2, stA3},
-		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span}
+	ch := chart{
+		graph: c.graph, upper: pts, top: c.scaleOf("out", peakOf(pts), 10), label: axisRate, ramp: [3]style{stA, stA2, stA3},
+		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
+	}
 	ch.draw(p, p.free()-extra-1, true)
 	c.throughputRows(p, w, extra)
 }
@@ -178,8 +180,10 @@ func (c *Console) drawLatency(p *panel) {
 	}
 	n := chartPoints(p.width())
 	hi, lo := points(w, w.TTFT95, n, foldMax), points(w, w.TTFT50, n, foldMax)
-	ch := chart{graph: c.graph, upper: hi, lower: lo, top: c.scaleOf("ttft", peakOf(hi, lo), 0.01), label: axisSeconds,
-		ramp: [3]style{stA, stA2, stA2}, below: [2]style{stB, stB2}, dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span}
+	ch := chart{
+		graph: c.graph, upper: hi, lower: lo, top: c.scaleOf("ttft", peakOf(hi, lo), 0.01), label: axisSeconds,
+		ramp: [3]style{stA, stA2, stA2}, below: [2]style{stB, stB2}, dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
+	}
 	rows := p.free() - table - 1
 	ch.draw(p, rows, true)
 	if table > 0 {
@@ -214,8 +218,16 @@ func quantile(v *float64, n, need int64) Text {
 }
 
 func (c *Console) quantiles(p *panel, w *api.Window) {
-	cols := []tcol{{head: "", w: 5}, {head: "p50", w: 6, right: true}, {head: "p95", w: 7, right: true}, {head: "p99", w: 7, right: true},
-		{head: "mean", w: 6, right: true, drop: 3}, {head: "max", w: 6, right: true, drop: 2}, {head: "n", w: 5, right: true, drop: 4}, {head: "p95 trend", w: 9, max: 30, drop: 1}}
+	cols := []tcol{
+		{head: "", w: 5},
+		{head: "p50", w: 6, right: true},
+		{head: "p95", w: 7, right: true},
+		{head: "p99", w: 7, right: true},
+		{head: "mean", w: 6, right: true, drop: 3},
+		{head: "max", w: 6, right: true, drop: 2},
+		{head: "n", w: 5, right: true, drop: 4},
+		{head: "p95 trend", w: 9, max: 30, drop: 1},
+	}
 	ws := fit(cols, p.width())
 	p.head(cols, ws)
 	for _, r := range []struct {
@@ -229,10 +241,10 @@ func (c *Console) quantiles(p *panel, w *api.Window) {
 			if ws[i] == 0 {
 				continue
 			}
-			switch {
-			case i == 0:
+			switch i {
+			case 0:
 				l.cell(stDim, t, ws[i])
-			case i == 2:
+			case 2:
 				l.rcell(stStrong, t, ws[i])
 			default:
 				l.rcell(stText, t, ws[i])
@@ -267,8 +279,10 @@ func (c *Console) drawStages(p *panel) {
 	n := chartPoints(p.width())
 	upper := max((p.height()-2)/2, 3)
 	e := points(w, w.E2E95, n, foldMax)
-	ch := chart{graph: c.graph, upper: e, top: c.scaleOf("e2e", peakOf(e), 0.1), label: axisSeconds, ramp: [3]style{stC, stC2, stC2},
-		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span}
+	ch := chart{
+		graph: c.graph, upper: e, top: c.scaleOf("e2e", peakOf(e), 0.1), label: axisSeconds, ramp: [3]style{stC, stC2, stC2},
+		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
+	}
 	ch.draw(p, upper, false)
 	if p.free() < 4 {
 		return
@@ -279,7 +293,9 @@ func (c *Console) drawStages(p *panel) {
 	}
 	p.row().gap(axisWidth).put(stDim, "ITL p95 ").put(stStrong, itl).put(stDim, " between tokens")
 	g := points(w, w.ITL95, n, foldMax)
-	ch = chart{graph: c.graph, upper: g, top: c.scaleOf("itl", peakOf(g), 0.001), label: axisSeconds, ramp: [3]style{stB, stB2, stB2},
-		dim: ch.dim, cursor: ch.cursor, span: w.Span}
+	ch = chart{
+		graph: c.graph, upper: g, top: c.scaleOf("itl", peakOf(g), 0.001), label: axisSeconds, ramp: [3]style{stB, stB2, stB2},
+		dim: ch.dim, cursor: ch.cursor, span: w.Span,
+	}
 	ch.draw(p, p.free()-1, true)
 }

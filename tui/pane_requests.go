@@ -96,10 +96,21 @@ func (c *Console) drawRequests(p *panel) {
 		key = min(max(key, clean(rows[i].Key).width()), 14)
 	}
 	cols := []tcol{
-		{head: "TIME", w: 8, drop: 3}, {head: "STATUS", w: 12}, {head: "MODEL", w: min(model, 10), max: model, drop: 2}, {head: "WORKER", w: min(worker, 6), max: worker, drop: 6},
-		{head: "KEY", w: min(key, 6), max: key, drop: 10}, {head: "PROMPT", w: 6, right: true, drop: 5}, {head: "OUT", w: 6, right: true}, {head: "TTFT", w: 6, right: true, drop: 1},
-		{head: "TOOK", w: 6, right: true}, {head: "TOK/S", w: 5, right: true, drop: 4}, {head: "ACTUAL", w: 10, right: true, drop: 7}, {head: "WOULD", w: 10, right: true, drop: 8},
-		{head: "HEALTH", w: 6, right: true, drop: 9}, {head: "CLASS", w: 9, drop: 12}, {head: "NOTE", w: 10, max: 80, drop: 11},
+		{head: "TIME", w: 8, drop: 3},
+		{head: "STATUS", w: 12},
+		{head: "MODEL", w: min(model, 10), max: model, drop: 2},
+		{head: "WORKER", w: min(worker, 6), max: worker, drop: 6},
+		{head: "KEY", w: min(key, 6), max: key, drop: 10},
+		{head: "PROMPT", w: 6, right: true, drop: 5},
+		{head: "OUT", w: 6, right: true},
+		{head: "TTFT", w: 6, right: true, drop: 1},
+		{head: "TOOK", w: 6, right: true},
+		{head: "TOK/S", w: 5, right: true, drop: 4},
+		{head: "ACTUAL", w: 10, right: true, drop: 7},
+		{head: "WOULD", w: 10, right: true, drop: 8},
+		{head: "HEALTH", w: 6, right: true, drop: 9},
+		{head: "CLASS", w: 9, drop: 12},
+		{head: "NOTE", w: 10, max: 80, drop: 11},
 	}
 	ws := fit(cols, p.width())
 	p.head(cols, ws)
@@ -125,9 +136,23 @@ func (c *Console) drawRequests(p *panel) {
 		if r.Health != nil {
 			health = decimals(*r.Health, 2)
 		}
-		cells := []part{{stDim, hms(r.Started)}, {st, word}, {stText, clean(r.Model)}, {stText, clean(r.Worker)}, {stDim, clean(r.Key)}, {stText, promptTokens(r)},
-			{stStrong, metered(r.Usage.Completion(), r.UsageSource)}, {stText, span(r.TTFT)}, {stText, seconds(c.elapsed(r))}, {stText, rate(c.pace(r))}, {stText, money(r.Actual)}, {stDim, money(r.Would)},
-			{stText, health}, {stDim, clean(r.Class)}, {stDim, note}}
+		cells := []part{
+			{stDim, hms(r.Started)},
+			{st, word},
+			{stText, clean(r.Model)},
+			{stText, clean(r.Worker)},
+			{stDim, clean(r.Key)},
+			{stText, promptTokens(r)},
+			{stStrong, metered(r.Usage.Completion(), r.UsageSource)},
+			{stText, span(r.TTFT)},
+			{stText, seconds(c.elapsed(r))},
+			{stText, rate(c.pace(r))},
+			{stText, money(r.Actual)},
+			{stDim, money(r.Would)},
+			{stText, health},
+			{stDim, clean(r.Class)},
+			{stDim, note},
+		}
 		for j, cell := range cells {
 			switch {
 			case ws[j] == 0:

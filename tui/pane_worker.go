@@ -135,10 +135,22 @@ func (c *Console) figures(w *api.Worker) []fig {
 	}
 	st, _ := c.stateMark(w)
 	figs := []fig{
-		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st}, {"running", decimals(val(w.Running), 0), stStrong}, {"waiting", decimals(val(w.Waiting), 0), waitStyle(w)}, {"in flight", whole(w.InFlight), stText},
-		{"out tok/s", rate(val(w.OutRate)), stStrong}, {"prompt tok/s", rate(val(w.InRate)), stText}, {"TTFT p95", seconds(val(w.TTFT95)), stText}, {"prefix hit", percentInt(val(w.Prefix)), stText},
-		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)}, {"preemptions/s", rate(val(w.Preempt)), stText}, {"max seqs", limit(w.MaxSeqs), stText}, {"max length", limit(w.MaxLen), stText},
-		{"CPU cores", cores(c.steady("cpu "+w.Name, val(w.CPU), 0.05)), stText}, {"memory", rss, stText}, {"pid", pid, stText}, {"cost per hour", money(w.HourCost), stText},
+		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st},
+		{"running", decimals(val(w.Running), 0), stStrong},
+		{"waiting", decimals(val(w.Waiting), 0), waitStyle(w)},
+		{"in flight", whole(w.InFlight), stText},
+		{"out tok/s", rate(val(w.OutRate)), stStrong},
+		{"prompt tok/s", rate(val(w.InRate)), stText},
+		{"TTFT p95", seconds(val(w.TTFT95)), stText},
+		{"prefix hit", percentInt(val(w.Prefix)), stText},
+		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)},
+		{"preemptions/s", rate(val(w.Preempt)), stText},
+		{"max seqs", limit(w.MaxSeqs), stText},
+		{"max length", limit(w.MaxLen), stText},
+		{"CPU cores", cores(c.steady("cpu "+w.Name, val(w.CPU), 0.05)), stText},
+		{"memory", rss, stText},
+		{"pid", pid, stText},
+		{"cost per hour", money(w.HourCost), stText},
 	}
 	if w.HourCost == nil && w.State == api.Ready {
 		figs[len(figs)-1] = fig{"cost per hour", "not set", stWarn}

@@ -202,10 +202,10 @@ func (g *glyphs) edges(boxed bool) int {
 // top is the line of the title.
 func (p *panel) top(frame style) string {
 	l := newLine(p.th, p.w)
-	corner, end := p.g.h, p.g.h
+	end := p.g.h
 	if p.boxed {
-		corner, end = p.g.tl, p.g.tr
-		l.put(frame, corner)
+		end = p.g.tr
+		l.put(frame, p.g.tl)
 	}
 	l.put(frame, p.g.h)
 	title := stTitle

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -106,13 +107,12 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(req) //nolint:bodyclose // drainBody closes it
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return ctx.Err()
 		}
-		var inner *url.Error
-		if errors.As(err, &inner) {
+		if inner, ok := errors.AsType[*url.Error](err); ok {
 			err = inner.Err
 		}
 		return fmt.Errorf("%w at %s: %w", ErrAway, c.addr, err)
@@ -187,11 +187,12 @@ func dialCommand(name string, args ...string) (net.Conn, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	stderr := new(tail)
+	cmd.WaitDelay = lastWords // a ControlMaster that ssh leaves behind keeps stderr open
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	return &commandConn{cmd: cmd, in: in, out: out, stderr: stderr}, nil
+	return &commandConn{cmd: cmd, in: in, out: out, stderr: stderr, ended: make(chan struct{})}, nil
 }
 
 type commandConn struct {
@@ -200,16 +201,36 @@ type commandConn struct {
 	out    io.ReadCloser
 	stderr *tail
 	closed atomic.Bool
+	wait   sync.Once
+	ended  chan struct{}
 }
+
+// lastWords is how long a program that has closed its output may take to say why.
+const lastWords = 2 * time.Second
 
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if err != nil && !c.closed.Load() {
+		select {
+		case <-c.end():
+		case <-time.After(lastWords):
+		}
 		if why := c.stderr.String(); why != "" {
-			err = fmt.Errorf("%s: %s", c.cmd.Path, why)
+			err = errors.New(why)
 		}
 	}
 	return n, err
+}
+
+// end gives a channel that is closed when the program has ended. Nothing may read from it any more.
+func (c *commandConn) end() <-chan struct{} {
+	c.wait.Do(func() {
+		go func() {
+			_ = c.cmd.Wait()
+			close(c.ended)
+		}()
+	})
+	return c.ended
 }
 
 func (c *commandConn) Write(p []byte) (int, error) { return c.in.Write(p) }
@@ -220,7 +241,7 @@ func (c *commandConn) Close() error {
 	}
 	_ = c.in.Close()
 	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
+	<-c.end()
 	return nil
 }
 

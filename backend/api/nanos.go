@@ -91,7 +91,9 @@ func FromUSD(usd float64) (Nanos, bool) {
 }
 
 // Ptr gives the address of a copy of v, for fields where nil means "not known".
-func Ptr[T any](v T) *T { return &v }
+//
+//go:fix inline
+func Ptr[T any](v T) *T { return new(v) }
 
 // Sum adds amounts of which some may be unknown: one unknown makes the sum unknown.
 func Sum(amounts ...*Nanos) *Nanos {

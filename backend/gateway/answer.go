@@ -40,7 +40,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 			break
 		}
 		if err != nil {
-			return broken(err), nil
+			return c.broken(err), nil
 		}
 		if len(b) > maxAnswer && rep.status/100 == 2 {
 			return c.through(rep, b, whole)
@@ -118,7 +118,7 @@ func (c *call) through(rep *reply, b []byte, whole *bool) (*fault, error) {
 		}
 		n, err := rep.body.Read(space)
 		now = time.Now()
-		rep.limit(now, c.g.idleTimeout())
+		rep.limit(now, c.patience(now, c.g.idleTimeout()))
 		chunk = space[:n]
 		if tail = append(tail, chunk...); len(tail) > maxTail {
 			tail = tail[:copy(tail, tail[len(tail)-maxTail:])]
@@ -127,7 +127,7 @@ func (c *call) through(rep *reply, b []byte, whole *bool) (*fault, error) {
 			continue
 		}
 		if err != io.EOF || !rep.keep && rep.length < 0 && !bytes.HasSuffix(bytes.TrimRight(tail, " \r\n\t"), []byte("}")) {
-			f := broken(err)
+			f := c.broken(err)
 			c.ended(api.OutcomeLost, f.msg, f.result)
 			c.note(func(r *api.Request) { r.Outcome, r.Error = api.OutcomeLost, f.msg })
 			return nil, nil // the answer stays open: end aborts it

@@ -44,6 +44,13 @@ type call struct {
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
 
+	until time.Time // the whole must be over by then
+	line  cutter    // guarded by mu, as taken is
+	taken bool      // Evict has ended the present leg
+
+	sequel *sequel // the answer has lost a worker in its middle, and goes on
+	passed bool    // the client has something of the present leg
+
 	wantsCost bool // cost_info was asked for (streams), or not refused (whole answers)
 	priced    bool
 	done      bool // the lease is given back
@@ -116,19 +123,27 @@ func (c *call) run() error {
 		return err
 	}
 	ctx := c.r.Context()
+	c.until = c.total()
 	for {
 		l, err := c.place(ctx)
 		if err != nil {
-			return err
+			return c.unplaced(err)
 		}
 		f, err := c.leg(ctx, l)
 		if f == nil {
 			return err
 		}
 		c.last = f
-		c.tried = append(c.tried, f.at)
-		if !c.again(f) {
-			return f.refusal(c.row.Model, len(c.row.Attempts))
+		switch {
+		case f.cut:
+			// Who has got this far may be asked again, but for the one that was lost just now.
+			c.tried = append(c.tried[:0], f.at)
+			c.moved, c.died = false, 0
+		case !c.again(f):
+			c.tried = append(c.tried, f.at)
+			return c.unplaced(f.refusal(c.row.Model, len(c.row.Attempts)))
+		default:
+			c.tried = append(c.tried, f.at)
 		}
 		c.g.Log.Info("request moves on", "request", c.row.ID, "worker", f.at, "reason", f.msg)
 	}
@@ -155,9 +170,20 @@ func (c *call) resolve() error {
 	return nil
 }
 
+// unplaced is err, which ends the call, as the client must be told it: once an answer has begun, what is said is
+// that it is cut off.
+func (c *call) unplaced(err error) error {
+	var r *refusal
+	if c.sequel == nil || !errors.As(err, &r) {
+		return err
+	}
+	c.g.Log.Warn("answer lost", "request", c.row.ID, "worker", c.sequel.cause.at, "reason", c.sequel.cause.msg, "not_continued", r.msg)
+	return c.lost(c.sequel.cause, r)
+}
+
 // again decides whether another upstream is tried after f.
 func (c *call) again(f *fault) bool {
-	if c.r.Context().Err() != nil {
+	if f.final || c.r.Context().Err() != nil {
 		return false
 	}
 	if f.died && f.sent {
@@ -184,8 +210,17 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 	if l.Release == nil {
 		c.lease.Release = func() time.Duration { return 0 }
 	}
-	c.tap = tap{d: c.d, wanted: c.wanted(), keep: c.g.Rated != nil && c.req.n == 1}
-	c.tokens.Store(0)
+	c.passed = false
+	if c.sequel != nil {
+		c.tap.again()
+	} else {
+		resume := c.resumes()
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume {
+			c.tap.limit = maxResume
+		}
+		c.tokens.Store(0)
+	}
 	c.mu.Lock()
 	first := len(c.row.Attempts) == 0
 	c.row.Worker = c.at
@@ -217,7 +252,11 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		return nil, err
 	}
 	f.at = c.at
-	c.ended(api.OutcomeError, f.msg, f.result)
+	outcome := api.OutcomeError
+	if f.cut {
+		outcome = api.OutcomeLost
+	}
+	c.ended(outcome, f.msg, f.result)
 	return f, nil
 }
 
@@ -256,16 +295,31 @@ func (c *call) release() {
 
 // exchange sends the request and handles the answer.
 func (c *call) exchange(ctx context.Context) (*fault, error) {
-	wait := c.g.answerTimeout()
+	now := time.Now()
+	wait := c.patience(now, c.until.Sub(now))
 	if c.req.stream {
-		wait = c.g.ttftTimeout()
+		wait = c.patience(now, c.g.ttftTimeout())
+	}
+	if c.sequel != nil {
+		if f := c.prepare(ctx); f != nil {
+			return f, nil
+		}
+		if c.sequel.over {
+			return c.closing()
+		}
 	}
 	rep, err := c.send(ctx, &c.lease, wait)
 	if err != nil {
-		return broken(err), nil
+		f := c.broken(err)
+		c.offWire()
+		return f, nil
 	}
 	whole := false
-	defer func() { rep.close(whole) }()
+	defer func() {
+		// First off the wire: a connection that is kept is another request's from then on.
+		taken := c.offWire()
+		rep.close(whole && !taken)
+	}()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
 		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
 	}
@@ -274,6 +328,9 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 			return complaint(0, "it streams an answer on a route that does not stream", ""), nil
 		}
 		return c.stream(rep, &whole)
+	}
+	if c.out.sent {
+		return unfit(rep), nil
 	}
 	return c.answer(rep, &whole)
 }

@@ -16,11 +16,12 @@ import (
 
 // priced is a rig whose requests cost 1 nano-dollar per token and would cost 10.
 func priced(t *testing.T, url string, change ...func(*Gateway)) *rig {
+	t.Helper()
 	r := newRig(t, change...)
 	r.pool.share = 2 * time.Second
 	r.pool.price = func(q *api.Request) {
 		n := api.Nanos(q.Usage.Prompt() + q.Usage.Completion())
-		q.Actual, q.Would, q.Baseline, q.Basis, q.PriceDate = api.Ptr(n), api.Ptr(10*n), "openai/gpt-4o-mini", api.BasisGPUTime, "2026-11-01"
+		q.Actual, q.Would, q.Baseline, q.Basis, q.PriceDate = new(n), new(10*n), "openai/gpt-4o-mini", api.BasisGPUTime, "2026-11-01"
 	}
 	r.pool.add("a", url)
 	return r
@@ -95,7 +96,7 @@ func TestUnknownCostIsNull(t *testing.T) {
 	if got, want := string(costValue(&r)), `{"prompt_tokens":null,"cached_tokens":null,"completion_tokens":null,"actual_usd":null,"would_have_cost_usd":null,"savings_usd":null,"savings_percent":null,"usage_source":"unknown"}`; got != want {
 		t.Errorf("cost_info = %s, want %s", got, want)
 	}
-	r = api.Request{UsageSource: api.UsageCounted, Usage: api.Usage{Output: 3}, Actual: api.Ptr(api.Nanos(5)), Would: api.Ptr(api.Nanos(0)), Simulated: true}
+	r = api.Request{UsageSource: api.UsageCounted, Usage: api.Usage{Output: 3}, Actual: new(api.Nanos(5)), Would: new(api.Nanos(0)), Simulated: true}
 	var m map[string]any
 	if err := json.Unmarshal(costValue(&r), &m); err != nil {
 		t.Fatal(err)
@@ -246,7 +247,7 @@ func TestHealthyStreamIsNotHeldBack(t *testing.T) {
 		}
 		io.WriteString(c, chunk(evFinish)+chunk(evDone)+"0\r\n\r\n")
 	}))
-	req, _ := http.NewRequest("POST", r.url+"/v1/chat/completions", strings.NewReader(streamBody))
+	req, _ := http.NewRequest(http.MethodPost, r.url+"/v1/chat/completions", strings.NewReader(streamBody))
 	res, err := r.http.Do(req)
 	if err != nil {
 		t.Fatal(err)

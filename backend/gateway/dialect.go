@@ -2,20 +2,22 @@ package gateway
 
 import (
 	"strings"
+	"time"
 
 	"github.com/tidwall/gjson"
 )
 
 // dialect is one inference route: where its usage stands, what is content, how a stream ends.
 type dialect struct {
-	name        string // api.Request.Route
-	path        string // of the client and of the upstream
-	input       string // the member that holds what is to be answered
-	usageOption bool   // stream_options.include_usage exists
-	finishes    bool   // each choice ends with a finish_reason
-	costInfo    bool   // cost_info may be spliced into its answers
-	anthropic   bool   // errors have Anthropic's shape
-	text        string // path of the text inside a choice's delta
+	name        string        // api.Request.Route
+	path        string        // of the client and of the upstream
+	input       string        // the member that holds what is to be answered
+	usageOption bool          // stream_options.include_usage exists
+	finishes    bool          // each choice ends with a finish_reason
+	costInfo    bool          // cost_info may be spliced into its answers
+	anthropic   bool          // errors have Anthropic's shape
+	text        string        // path of the text inside a choice's delta
+	total       time.Duration // what the whole may take at most; 0: Gateway.AnswerTimeout or StreamTimeout
 
 	// event reads the data and name of one event of a stream; nil: the route never streams.
 	event func(t *tap, data, name []byte) meaning
@@ -31,8 +33,8 @@ var dialects = [...]dialect{
 	{name: "messages", path: "/v1/messages", input: "messages", anthropic: true, event: messagesEvent, answer: messagesAnswer},
 	{name: "embeddings", path: "/v1/embeddings", input: "input", answer: usageAnswer},
 	{name: "rerank", path: "/v1/rerank", input: "query", answer: usageAnswer},
-	{name: "tokenize", path: "/tokenize", input: "prompt", answer: freeAnswer},
-	{name: "detokenize", path: "/detokenize", input: "tokens", answer: freeAnswer},
+	{name: "tokenize", path: "/tokenize", input: "prompt", total: time.Minute, answer: freeAnswer},
+	{name: "detokenize", path: "/detokenize", input: "tokens", total: time.Minute, answer: freeAnswer},
 }
 
 // chatAnswer reads a whole answer of chat or completions.

@@ -25,8 +25,12 @@ type fault struct {
 	free   bool   // moving on is charged to nobody: the worker died or refused the request
 	died   bool   // the worker broke off or cannot be reached
 	sent   bool   // it had the request when it died
+	cut    bool   // the client had a part of its answer, which goes on elsewhere
+	final  bool   // no other upstream would do better
 	result route.Result
 }
+
+func (f *fault) Error() string { return f.msg }
 
 // refusal is what the client is told when no further leg is tried.
 func (f *fault) refusal(model string, legs int) *refusal {

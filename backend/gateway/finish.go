@@ -19,6 +19,8 @@ func (c *call) meter() {
 	defer c.mu.Unlock()
 	r := c.row
 	switch {
+	case t.hasUsage && c.sequel != nil:
+		r.Usage, r.UsageSource = t.usage, api.UsageTokenized
 	case t.hasUsage:
 		r.Usage, r.UsageSource = t.usage, api.UsageUpstream
 	case t.events > 0:
@@ -85,13 +87,14 @@ func (c *call) fail(err error) {
 // end runs once, however the call ended. It is the only way out of serve.
 func (c *call) end() {
 	p := recover()
-	if p != nil && p != http.ErrAbortHandler {
+	abort := p == any(http.ErrAbortHandler)
+	if p != nil && !abort {
 		c.panicked(p)
 		err := &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: its log has more under this request id"}
 		c.fail(err)
 	}
 	c.finish()
-	if c.out.open || !c.out.sent || p == http.ErrAbortHandler {
+	if c.out.open || !c.out.sent || abort {
 		// Where nothing was sent, net/http would send an empty 200, and a client that has only
 		// closed its own side would take that for an answer.
 		c.out.abort()

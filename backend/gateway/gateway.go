@@ -26,6 +26,7 @@ type Gateway struct {
 	Internal     string   // bearer token of the engine's own prompt tester and load test
 	MediaDomains []string // hosts that media URLs in requests may name
 
+	Continue      bool          // go on with a stream elsewhere when it loses its worker after content
 	CostInfo      bool          // splice cost_info into answers
 	MaxBody       int64         // bytes of a request; default 32 MiB
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
@@ -33,7 +34,8 @@ type Gateway struct {
 	QueueWait     time.Duration // how long one may wait; default 30 s
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
-	AnswerTimeout time.Duration // for an answer that is not streamed; default 10 min, as in OpenAI's clients
+	AnswerTimeout time.Duration // for an answer that is not streamed, all tries together; default 10 min, as in OpenAI's clients
+	StreamTimeout time.Duration // for a whole stream; default 4 h
 	WriteTimeout  time.Duration // how long a client may take to read one event; default 30 s
 	Version       string        // sent to workers as vllmdeck/VERSION
 
@@ -74,7 +76,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case rt == nil:
 		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "there is no such route here: see GET /v1/models, POST /v1/chat/completions"))
-	case r.Method != rt.method && !(rt.method == http.MethodGet && r.Method == http.MethodHead):
+	case r.Method != rt.method && (rt.method != http.MethodGet || r.Method != http.MethodHead):
 		w.Header().Set("Allow", rt.allow())
 		g.refuse(w, r, invalid(http.StatusMethodNotAllowed, "method_not_allowed", "", "this route takes "+rt.allow()))
 	case rt.method == http.MethodPost && crossSite(r):
@@ -164,4 +166,5 @@ func (g *Gateway) queueWait() time.Duration     { return cmp.Or(g.QueueWait, 30*
 func (g *Gateway) ttftTimeout() time.Duration   { return cmp.Or(g.TTFTTimeout, 2*time.Minute) }
 func (g *Gateway) idleTimeout() time.Duration   { return cmp.Or(g.IdleTimeout, time.Minute) }
 func (g *Gateway) answerTimeout() time.Duration { return cmp.Or(g.AnswerTimeout, 10*time.Minute) }
+func (g *Gateway) streamTimeout() time.Duration { return cmp.Or(g.StreamTimeout, 4*time.Hour) }
 func (g *Gateway) writeTimeout() time.Duration  { return cmp.Or(g.WriteTimeout, 30*time.Second) }

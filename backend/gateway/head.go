@@ -160,7 +160,7 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // unexpected makes an end that must not be here an error.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

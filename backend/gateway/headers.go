@@ -65,7 +65,7 @@ func requestID(h http.Header) string {
 		return ""
 	}
 	for _, c := range []byte(v[0]) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == ':') {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' && c != ':' {
 			return ""
 		}
 	}

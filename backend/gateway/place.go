@@ -103,10 +103,9 @@ func (c *call) nobody() error {
 		return c.last.refusal(c.row.Model, len(c.row.Attempts))
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
-	switch states := c.states(); {
-	case states == "":
+	if states := c.states(); states == "" {
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
-	default:
+	} else {
 		r.msg = fmt.Sprintf("model %q: no worker can serve and none is starting (%s): see \"vllmdeck worker list\"", c.row.Model, states)
 	}
 	return r
@@ -134,6 +133,9 @@ func (c *call) states() string {
 // try looks once.
 func (c *call) try(overflow bool) (Lease, route.Reason) {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
+	if c.sequel != nil { // a paid API is another model
+		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+	}
 	for i := range c.cands {
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {

@@ -34,7 +34,7 @@ var replayed = []struct {
 
 // feed runs a stream through splitter and tap in pieces, as stream does, and gives what may be sent.
 func feed(d *dialect, pieces ...[]byte) (*tap, []byte) {
-	t := &tap{d: d, wanted: 1, keep: true}
+	t := &tap{d: d, wanted: 1, keep: true, limit: maxText}
 	var s splitter
 	var b, out []byte
 	for _, p := range pieces {

@@ -99,7 +99,7 @@ func (c *call) send(ctx context.Context, l *Lease, wait time.Duration) (*reply, 
 func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
 	addr, prefix, _ := strings.Cut(l.URL[len("http://"):], "/")
 	hostport := addr
-	if i := strings.LastIndexByte(addr, ':'); i < 0 || strings.HasSuffix(addr, "]") {
+	if !strings.Contains(addr, ":") || strings.HasSuffix(addr, "]") {
 		hostport = addr + ":80"
 	}
 	msg := getBuf()
@@ -114,6 +114,10 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 			// After a stale connection the worker may have had the request, and died of it.
 			return nil, &dialError{err, fresh}
 		}
+		if !c.onWire(cutter{conn: cn}) {
+			_ = cn.Close() // nothing was sent on it
+			return nil, errTaken
+		}
 		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
 		cn.limit = time.Now().Add(wait)
 		_ = cn.SetReadDeadline(cn.limit) // a closed connection says so at the next read
@@ -124,7 +128,7 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 		}
 		stop()
 		_ = cn.Close() // it gave no answer
-		if err != errStale || fresh {
+		if !errors.Is(err, errStale) || fresh {
 			return nil, err
 		}
 	}
@@ -143,7 +147,7 @@ func (e *dialError) Unwrap() error { return e.err }
 // its pieces are returned.
 func (c *call) message(msg *buf, l *Lease, host, prefix string) [][]byte {
 	var space [4]edit
-	edits := c.req.edits(space[:0], l.Model)
+	edits := c.edits(space[:0], l.Model)
 	size := len(c.req.body)
 	for _, e := range edits {
 		size += len(e.text) - (e.to - e.from)
@@ -183,6 +187,16 @@ func (c *call) message(msg *buf, l *Lease, host, prefix string) [][]byte {
 	return nil
 }
 
+// edits is what must change in the client's body for an upstream that knows the model as name.
+func (c *call) edits(dst []edit, name string) []edit {
+	dst = c.req.edits(dst, name)
+	if s := c.sequel; s != nil {
+		dst = s.terms.edits(dst, c.d, c.req.body, c.tap.text, c.tap.thought, s.sent)
+		sortEdits(dst)
+	}
+	return dst
+}
+
 // path is the route's path at an upstream. A provider's base ends in /v1 already.
 func (c *call) path(prefix string) string {
 	if prefix == "v1" || strings.HasSuffix(prefix, "/v1") {
@@ -197,7 +211,7 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 		return nil, &dialError{err: err}
 	}
 	var space [4]edit
-	body := splice(nil, c.req.body, c.req.edits(space[:0], l.Model))
+	body := splice(nil, c.req.body, c.edits(space[:0], l.Model))
 	ctx, cut := context.WithCancelCause(ctx)
 	prefix := strings.Trim(base.Path, "/")
 	target := url.URL{Scheme: base.Scheme, Host: base.Host, Path: "/" + strings.TrimPrefix(prefix+c.path(prefix), "/")}
@@ -222,25 +236,25 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 	}
 	rep := &reply{cut: cut, at: time.Now().Add(wait), keep: true}
 	rep.dog = time.AfterFunc(wait, func() { cut(errSilent) })
+	c.onWire(cutter{cut: cut})
 	client := l.Client
 	if client == nil {
 		client = &c.g.client
 	}
-	res, err := client.Do(req)
+	res, err := client.Do(req) //nolint:bodyclose // reply.close does, with the body
 	if err != nil {
 		rep.dog.Stop()
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		cut(nil)
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // its text would repeat the address
 		}
 		return nil, err
 	}
 	rep.res, rep.status, rep.length = res, res.StatusCode, res.ContentLength
-	rep.body = &causeBody{res.Body, ctx}
+	rep.body = &causeBody{res.Body, func() error { return context.Cause(ctx) }}
 	for name, values := range res.Header {
 		for _, v := range values {
 			if keepsResponse(name) {
@@ -254,13 +268,13 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 // causeBody reads a body and says why its request was ended.
 type causeBody struct {
 	io.Reader
-	ctx context.Context
+	cause func() error
 }
 
 func (b *causeBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		if cause := context.Cause(b.ctx); cause != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
+		if cause := b.cause(); cause != nil {
 			err = cause
 		}
 	}

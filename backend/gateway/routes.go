@@ -8,8 +8,6 @@ import (
 	"net/netip"
 
 	"github.com/tidwall/gjson"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // routed is one route. There are no others, and no patterns: a path is served if it is in the table,
@@ -67,7 +65,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 	for _, m := range g.Upstreams.Models() {
 		entry := model{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
 		if m.MaxLen > 0 {
-			entry.MaxLen = api.Ptr(m.MaxLen)
+			entry.MaxLen = new(m.MaxLen)
 		}
 		list.Data = append(list.Data, entry)
 		for _, alias := range m.Aliases {

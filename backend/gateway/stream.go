@@ -48,10 +48,14 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 				}
 				n = len(b) - ready
 			}
+			if err == io.EOF && ready+n == len(b) {
+				b = closeEvent(b)
+				n = len(b) - ready
+			}
 			var m meaning
 			b, n, m = c.event(b, ready, n, now)
 			if m == failure {
-				if c.out.sent {
+				if c.passed {
 					if werr := c.pass(b[:ready], now); werr != nil {
 						return nil, werr
 					}
@@ -68,12 +72,12 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			return c.whole(rep, b[:ready], whole, now)
 		}
 		if c.tap.ended || err != nil {
-			if commit && c.out.sent {
+			if commit && c.passed {
 				if werr := c.pass(withoutEnd(b[:ready], c.tap.ended), now); werr != nil {
 					return nil, werr
 				}
 			}
-			return c.broke(ending(err, c.tap.ended))
+			return c.broke(c.ending(err))
 		}
 		if commit && ready > 0 {
 			if !c.out.sent {
@@ -82,10 +86,11 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
+			c.passed = true
 			b = b[:copy(b, b[ready:])]
 			ready = 0
 			if c.tap.seen > seen || len(b) > 0 && b[0] != ':' { // a comment is no progress
-				rep.limit(now, c.g.idleTimeout())
+				rep.limit(now, c.patience(now, c.g.idleTimeout()))
 			}
 		}
 	}
@@ -97,27 +102,45 @@ func complete(rest []byte) bool {
 	return string(data) == "[DONE]" || len(data) > 0 && gjson.ValidBytes(data)
 }
 
+// closeEvent adds the empty line that the last event of a stream may lack, so that another can follow.
+func closeEvent(b []byte) []byte {
+	switch {
+	case bytes.HasSuffix(b, lflf), bytes.HasSuffix(b, []byte("\r\r")), bytes.HasSuffix(b, []byte("\r\n\r\n")):
+		return b
+	case bytes.HasSuffix(b, []byte("\n")):
+		return append(b, '\n')
+	}
+	return append(b, lflf...)
+}
+
 // event reads the event of n bytes at b[at:]. It may take the event out or add to it: the new
 // buffer and length are returned.
 func (c *call) event(b []byte, at, n int, now time.Time) ([]byte, int, meaning) {
+	finished := c.tap.finished
 	m := c.tap.event(b[at:at+n], now)
-	if m != usage {
-		return b, n, m
-	}
 	switch {
+	case m == failure:
+	case c.sequel != nil:
+		return c.goesOn(b, at, n, m, c.tap.finished > finished)
+	case m != usage:
 	case c.req.inject: // we asked for it, not the client
 		return slices.Delete(b, at, at+n), 0, m
 	case c.wantsCost:
-		c.price()
-		ev := bytes.Clone(b[at : at+n])
-		if i := bytes.LastIndexByte(ev, '}'); i >= 0 {
-			if out, ok := addMember(ev[:i+1:i+1], costMember(c.row)); ok {
-				out = append(out, ev[i+1:]...)
-				return slices.Replace(b, at, at+n, out...), len(out), m
-			}
-		}
+		ev := c.withCost(bytes.Clone(b[at : at+n]))
+		return replace(b, at, n, ev), len(ev), m
 	}
 	return b, n, m
+}
+
+// withCost puts cost_info into the event that holds the usage.
+func (c *call) withCost(ev []byte) []byte {
+	c.price()
+	if i := bytes.LastIndexByte(ev, '}'); i >= 0 {
+		if out, ok := addMember(ev[:i+1:i+1], costMember(c.row)); ok {
+			return append(out, ev[i+1:]...)
+		}
+	}
+	return ev
 }
 
 // begin writes the head of a stream.
@@ -166,8 +189,25 @@ func (c *call) whole(rep *reply, p []byte, whole *bool, now time.Time) (*fault, 
 	if !c.out.sent {
 		c.begin(rep, now) // an answer without any content, such as one whose first token ends it
 	}
-	if err := c.pass(p, now); err != nil {
+	if err := c.complete(p, now); err != nil {
 		return nil, err
+	}
+	// The client has all. What is left is the end of the transfer, so that the connection can be
+	// kept; a worker that takes its time over it loses the connection.
+	rep.limit(now, drainTime)
+	var rest [64]byte
+	n, err := rep.body.Read(rest[:])
+	*whole = n == 0 && err == io.EOF
+	return nil, nil
+}
+
+// complete sends the last events of a stream and ends it well. Nothing else does; it trusts the tap alone.
+func (c *call) complete(p []byte, now time.Time) error {
+	if !c.tap.whole() {
+		return nil // the answer stays open: end aborts it
+	}
+	if err := c.pass(p, now); err != nil {
+		return err
 	}
 	c.ended(api.OutcomeOK, "", route.Succeeded)
 	if c.wantsCost {
@@ -178,49 +218,48 @@ func (c *call) whole(rep *reply, p []byte, whole *bool, now time.Time) (*fault, 
 	}
 	c.note(func(r *api.Request) { r.Outcome = api.OutcomeOK })
 	c.out.close()
-	// The client has all. What is left is the end of the transfer, so that the connection can be
-	// kept; a worker that takes its time over it loses the connection.
-	rep.limit(now, drainTime)
-	var rest [64]byte
-	n, err := rep.body.Read(rest[:])
-	*whole = n == 0 && err == io.EOF
-	return nil, nil
+	return nil
 }
 
 // drainTime is how long the end of a transfer may take after the closing event.
 const drainTime = 50 * time.Millisecond
 
-// broke handles a leg that failed: a fault while nothing was sent; else the client gets one
-// error event, and the answer stays open, so that end aborts it.
+// broke handles a leg that failed: a fault while the client has nothing of it, or if the answer goes on elsewhere;
+// else the client gets one error event, and the answer stays open, so that end aborts it.
 func (c *call) broke(f *fault) (*fault, error) {
-	if !c.out.sent {
+	if !c.passed {
 		return f, nil
 	}
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: worker %s: %s", c.at, f.msg)}
-	if f.status == http.StatusGatewayTimeout {
-		r.code = "upstream_timeout"
+	f.at = c.at
+	why := c.continues(f)
+	if why == nil {
+		f.cut = true
+		return f, nil
 	}
-	_ = c.out.write(r.event(c.id, c.d.anthropic), time.Now()) // the answer is lost in any case
+	if !c.g.Continue || f.final {
+		why = nil
+	}
+	_ = c.out.write(c.lost(f, why).event(c.id, c.d.anthropic), time.Now()) // the answer is lost in any case
 	c.ended(api.OutcomeLost, f.msg, f.result)
 	c.note(func(r *api.Request) { r.Outcome, r.Error = api.OutcomeLost, f.msg })
-	c.g.Log.Warn("answer lost", "request", c.row.ID, "worker", c.at, "reason", f.msg)
+	c.g.Log.Warn("answer lost", "request", c.row.ID, "worker", c.at, "reason", f.msg, "not_continued", why)
 	return nil, nil
 }
 
 // ending is the fault of a stream that ended before it was whole.
-func ending(err error, ended bool) *fault {
+func (c *call) ending(err error) *fault {
 	switch {
-	case ended:
+	case c.tap.ended:
 		return complaint(0, "it closed the answer without a finish_reason", "")
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		f := broken(io.EOF)
 		f.msg = "it ended the answer in the middle"
 		return f
 	}
-	return broken(err)
+	return c.broken(err)
 }
 
 // withoutEnd takes the closing event off: what was not finished must not look closed.

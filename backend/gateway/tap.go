@@ -34,15 +34,25 @@ type tap struct {
 	hasUsage bool
 	finish   string // the last finish_reason
 	finished int    // choices that finished
+	quiet    bool   // the last of them by a token that is not shown: the model's own end, or a stop
 	ended    bool   // the closing event came
 	fault    string // what the worker's error says
 	code     int    // its HTTP status, 0 where it gives none
 
-	keep bool   // collect the answer's text
-	text []byte // of the first choice, as JSON writes it inside quotes
+	keep  bool   // collect the answer's text
+	limit int    // bytes of text to collect
+	text  []byte // of the first choice, as JSON writes it inside quotes
+	rated int    // how much of text is rated, where that is less
+	more  bool   // the answer was longer than limit
+
+	resume   bool   // collect what a continuation needs, too
+	head     []byte // data of the first event
+	thought  []byte // reasoning, as JSON writes it inside quotes
+	thinking bool   // the last content was reasoning
+	other    bool   // there was content that is neither text nor reasoning
 }
 
-const maxText = 16 << 10 // of an answer that is kept for rating
+const maxText = 16 << 10 // of an answer that is rated
 
 // whole reports whether the worker has given a complete answer. Nothing else may let a stream end well.
 func (t *tap) whole() bool {
@@ -56,6 +66,9 @@ func (t *tap) event(ev []byte, now time.Time) meaning {
 		return plain
 	}
 	t.seen++
+	if t.resume && t.head == nil {
+		t.head = bytes.Clone(data)
+	}
 	m := t.d.event(t, data, name)
 	if m == content {
 		t.events++
@@ -70,6 +83,11 @@ func (t *tap) event(ev []byte, now time.Time) meaning {
 		t.ended = true
 	}
 	return m
+}
+
+// again readies the tap for the next leg of a continued answer: what the client has stays.
+func (t *tap) again() {
+	t.seen, t.usage, t.hasUsage, t.ended, t.fault, t.code = 0, api.Usage{}, false, false, "", 0
 }
 
 // gap is the mean time between content events, 0 where there are less than two.
@@ -100,10 +118,11 @@ func readError(err gjson.Result) (msg string, code int) {
 
 // chatEvent reads an event of chat or completions.
 func chatEvent(t *tap, data, _ []byte) meaning {
-	if text, ok := quickText(data); ok {
+	if text, ok := quickText(data); ok && (len(t.thought) == 0 || !bytes.Contains(data, keyReasoning)) {
 		if t.keep && bytes.Contains(data, firstChoice) {
 			t.add(text)
 		}
+		t.thinking = false
 		return content
 	}
 	if string(data) == "[DONE]" {
@@ -125,6 +144,9 @@ func chatEvent(t *tap, data, _ []byte) meaning {
 			if t.keep && choice.Get("index").Int() == 0 {
 				t.addValue(part.Get(t.d.text))
 			}
+			if t.resume {
+				t.kinds(part)
+			}
 		}
 		switch reason := choice.Get("finish_reason").Str; reason {
 		case "":
@@ -134,6 +156,7 @@ func chatEvent(t *tap, data, _ []byte) meaning {
 		default:
 			t.finish = reason
 			t.finished++
+			t.quiet = reason == "stop" && m != content
 		}
 		return true
 	})
@@ -150,13 +173,14 @@ func chatEvent(t *tap, data, _ []byte) meaning {
 }
 
 var (
-	firstChoice = []byte(`"index":0`)
-	deltaText   = []byte(`"delta":{"content":"`)
-	plainText   = []byte(`"text":"`)
-	keyUsage    = []byte(`"usage"`)
-	keyError    = []byte(`"error"`)
-	keyFinish   = []byte(`"finish_reason":`)
-	null        = []byte("null")
+	firstChoice  = []byte(`"index":0`)
+	deltaText    = []byte(`"delta":{"content":"`)
+	plainText    = []byte(`"text":"`)
+	keyUsage     = []byte(`"usage"`)
+	keyError     = []byte(`"error"`)
+	keyFinish    = []byte(`"finish_reason":`)
+	keyReasoning = []byte(`"reasoning`)
+	null         = []byte("null")
 )
 
 // quickText gives the text, as JSON writes it, of the event that nearly all of a stream consists
@@ -229,25 +253,73 @@ func hasContent(part gjson.Result) bool {
 	return found
 }
 
-// add keeps a piece of text for rating. Pieces are kept whole, so that no escape is cut.
+// add keeps a piece of text. Pieces are kept whole, so that no escape is cut.
 func (t *tap) add(text []byte) {
-	if len(t.text)+len(text) > maxText {
-		t.keep = false
+	n := len(t.text) + len(text)
+	if n > t.limit {
+		t.keep, t.more = false, true
 		return
+	}
+	if n > maxText && t.rated == 0 {
+		t.rated = len(t.text)
+	}
+	if t.text == nil {
+		t.text = make([]byte, 0, 512)
 	}
 	t.text = append(t.text, text...)
 }
 
 func (t *tap) addValue(v gjson.Result) {
-	if v.Type == gjson.String && len(v.Raw) > 2 {
-		t.add([]byte(v.Raw[1 : len(v.Raw)-1]))
+	if inner := inside(v); len(inner) > 0 {
+		t.add([]byte(inner))
 	}
 }
 
-// answer is the text that was kept.
+// inside gives what stands between the quotes of a JSON string.
+func inside(v gjson.Result) string {
+	if v.Type == gjson.String && len(v.Raw) > 2 {
+		return v.Raw[1 : len(v.Raw)-1]
+	}
+	return ""
+}
+
+// kinds notes what a part of the answer consists of.
+func (t *tap) kinds(part gjson.Result) {
+	part.ForEach(func(key, v gjson.Result) bool {
+		switch key.Str {
+		case "reasoning", "reasoning_content":
+			// A delta may carry it under both names that vLLM has had for it.
+			if s := inside(v); s != "" && (key.Str == "reasoning" || part.Get("reasoning").Str == "") {
+				t.thinking = true
+				t.think(s)
+			}
+		case "refusal", "tool_calls", "function_call", "audio":
+			t.other = t.other || v.IsObject() || v.Get("0").Exists() || v.Str != ""
+		}
+		return true
+	})
+	if inside(part.Get(t.d.text)) != "" {
+		t.thinking = false // it has come to the answer itself
+	}
+}
+
+// think keeps a piece of reasoning.
+func (t *tap) think(s string) {
+	if len(t.thought)+len(s) > t.limit {
+		t.more = true
+		return
+	}
+	t.thought = append(t.thought, s...)
+}
+
+// answer is the text that was kept for rating.
 func (t *tap) answer() string {
-	if len(t.text) == 0 {
+	text := t.text
+	if t.rated > 0 {
+		text = text[:t.rated]
+	}
+	if len(text) == 0 || len(text) > maxText {
 		return ""
 	}
-	return gjson.Parse(`"` + string(t.text) + `"`).Str
+	return gjson.Parse(`"` + string(text) + `"`).Str
 }

@@ -175,7 +175,7 @@ func (c *conn) roundTrip(head []byte, rest [][]byte) (*reply, error) {
 			err = peek
 		}
 		var timeout net.Error
-		if c.kept && time.Since(start) < staleTime && !(errors.As(err, &timeout) && timeout.Timeout()) {
+		if c.kept && time.Since(start) < staleTime && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			return nil, errStale
 		}
 		return nil, unexpected(err)

@@ -3,8 +3,11 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // Rows as a gateway makes them: opened and closed, with one attempt each, durable at the end.
@@ -45,6 +48,43 @@ func BenchmarkLedgerRowsTwice(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(i)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// What the writer takes of the CPU for each row of a busy engine's batch, the commit included.
+func BenchmarkWrite(b *testing.B) {
+	for _, n := range []int{64, 1024} {
+		b.Run(fmt.Sprint(n, " rows"), func(b *testing.B) {
+			l := opened(b, b.TempDir(), quiet())
+			defer l.Close()
+			i := 0
+			rows := make([]row, n)
+			var used time.Duration
+			for b.Loop() {
+				for j := range rows {
+					r := request(fmt.Sprintf("%026d", i))
+					r.Started = noon.Add(time.Duration(i) * time.Millisecond)
+					r.Key, r.Duration, r.Usage.Input = fmt.Sprint("key", i%4), api.Span(i*1000+7), int64(i)
+					rows[j] = newRow(&r)
+					i++
+				}
+				before := cpu()
+				if err := l.writer.write(context.Background(), rows, nil); err != nil {
+					b.Fatal(err)
+				}
+				used += cpu() - before
+			}
+			b.ReportMetric(float64(used.Nanoseconds())/1e3/float64(i), "cpu-us/row")
+		})
+	}
+}
+
+// cpu is the CPU time of this process so far.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func BenchmarkRecord(b *testing.B) {

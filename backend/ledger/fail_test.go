@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,8 +39,8 @@ func TestRowsGoToTheSpoolWhileTheDatabaseIsLockedAndComeBackOnce(t *testing.T) {
 	onDisk(t, l)
 	release := hold(t, l)
 	for i := range 1000 {
-		l.Opened(request(fmt.Sprint(i)))
-		l.Closed(request(fmt.Sprint(i)))
+		l.Opened(request(strconv.Itoa(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	l.Closed(request("before"))
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
@@ -86,7 +87,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	}
 	limit(1) // SQLite takes the size it has: not one page more
 	for i := range 2000 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
 	if s := l.Status(); !strings.Contains(s.Error, "full") {
@@ -110,7 +111,7 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 	}
 	release := hold(t, l)
 	for i := range 500 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "the error", func() bool { return strings.Contains(l.Status().Error, "memory") })
 	l.Closed(request("one more"))
@@ -155,7 +156,7 @@ func TestASpoolOfADeadEngineIsBroughtInBeforeRowsAreCalledInterrupted(t *testing
 		t.Fatal(err)
 	}
 	s := spool{path: filepath.Join(folder, spoolName)}
-	if err := s.append([]row{newRow(request("a")), newRow(request("c"))}); err != nil {
+	if err := s.append([]row{rowOf("a"), rowOf("c")}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(s.path, os.O_APPEND|os.O_WRONLY, 0)
@@ -189,7 +190,7 @@ func TestASpoolOfADeadEngineIsBroughtInBeforeRowsAreCalledInterrupted(t *testing
 func TestASpoolReplayedTwiceCountsOnce(t *testing.T) {
 	folder := t.TempDir()
 	s := spool{path: filepath.Join(folder, spoolName)}
-	if err := s.append([]row{newRow(request("a")), newRow(request("b")), newRow(request("a"))}); err != nil {
+	if err := s.append([]row{rowOf("a"), rowOf("b"), rowOf("a")}); err != nil {
 		t.Fatal(err)
 	}
 	saved, err := os.ReadFile(s.path)
@@ -213,7 +214,7 @@ func TestASpoolReplayedTwiceCountsOnce(t *testing.T) {
 
 func TestAHalfWrittenSpoolLineIsOverwritten(t *testing.T) {
 	s := spool{path: filepath.Join(t.TempDir(), spoolName)}
-	if err := s.append([]row{newRow(request("a"))}); err != nil {
+	if err := s.append([]row{rowOf("a")}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.OpenFile(s.path, os.O_APPEND|os.O_WRONLY, 0)
@@ -224,7 +225,7 @@ func TestAHalfWrittenSpoolLineIsOverwritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := s.append([]row{newRow(request("b"))}); err != nil {
+	if err := s.append([]row{rowOf("b")}); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

@@ -70,8 +70,10 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string, 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
-		spool: spool{path: filepath.Join(folder, spoolName)}}
+	l := &Ledger{
+		path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
+		spool: spool{path: filepath.Join(folder, spoolName)},
+	}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
 		cause := err
@@ -149,8 +151,7 @@ func (l *Ledger) Found() Found { return l.found }
 
 // Opened records that r was dispatched. It never blocks; r may change afterwards.
 func (l *Ledger) Opened(r api.Request) {
-	r.Outcome = api.OutcomeOpen
-	l.queue.put(newRow(r))
+	l.queue.put(opening(&r))
 }
 
 // Closed records how r ended, priced. It never blocks; r may change afterwards. A second
@@ -160,7 +161,7 @@ func (l *Ledger) Closed(r api.Request) {
 		l.log.Error("request was closed without an outcome", "request", r.ID)
 		r.Outcome = api.OutcomeError
 	}
-	l.queue.put(newRow(r))
+	l.queue.put(newRow(&r))
 }
 
 // WorkerTime records how long a worker has run. It never blocks. Of several for one
@@ -229,7 +230,7 @@ func (l *Ledger) step() error {
 	}
 	rows, workers := l.queue.take()
 	if err := l.store(rows, workers); err == nil {
-		l.queue.done()
+		l.queue.done(rows)
 		l.dbErr, l.spoolErr = nil, nil
 	} else if l.spoolErr = l.spool.append(rows); l.spoolErr == nil {
 		l.queue.back(nil, workers)
@@ -297,7 +298,7 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	if err == nil && l.retry.IsZero() {
-		if _, cleanErr := l.db.Exec("UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
+		if _, cleanErr := l.db.ExecContext(context.Background(), "UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
 			l.log.Warn("ledger was not marked as closed in order", "error", cleanErr)
 		}
 	}

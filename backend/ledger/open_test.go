@@ -3,9 +3,13 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,10 +71,10 @@ func TestADamagedFileIsMovedAsideAndANewOneBegun(t *testing.T) {
 			}
 			// What was spooled is not lost with the file.
 			s := spool{path: filepath.Join(folder, spoolName)}
-			if err := s.append([]row{newRow(request("spooled"))}); err != nil {
+			if err := s.append([]row{rowOf("spooled")}); err != nil {
 				t.Fatal(err)
 			}
-			l, stop = running(t, folder, quiet())
+			l, _ = running(t, folder, quiet())
 			found := l.Found()
 			if found.Damaged == "" || len(found.Notices) == 0 || !strings.Contains(found.Notices[0], found.Damaged) {
 				t.Fatalf("got %+v, want a notice that names the damaged file", found)
@@ -89,7 +93,7 @@ func TestADamagedFileIsMovedAsideAndANewOneBegun(t *testing.T) {
 
 func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 	folder := t.TempDir()
-	l, err := open(context.Background(), folder, quiet(), append(migrations[:len(migrations):len(migrations)], "CREATE TABLE later (x TEXT)"), time.UTC)
+	l, err := open(context.Background(), folder, quiet(), append(slices.Clip(migrations), "CREATE TABLE later (x TEXT)"), time.UTC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +101,7 @@ func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(context.Background(), folder, quiet())
-	if err == nil || !strings.Contains(err.Error(), "schema 2") || !strings.Contains(err.Error(), "newer vllmdeck") {
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprint("schema ", len(migrations)+1)) || !strings.Contains(err.Error(), "newer vllmdeck") {
 		t.Errorf("got %v, want a refusal that says what to do", err)
 	}
 	if old, _ := filepath.Glob(filepath.Join(folder, "*.corrupt-*")); len(old) != 0 {
@@ -112,7 +116,7 @@ func TestAnOlderSchemaIsBackedUpThenBroughtForward(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	steps := append(migrations[:len(migrations):len(migrations)], "CREATE TABLE later (x TEXT)")
+	steps := append(slices.Clip(migrations), "CREATE TABLE later (x TEXT)")
 	l, err := open(context.Background(), folder, quiet(), steps, time.UTC)
 	if err != nil {
 		t.Fatal(err)
@@ -134,8 +138,8 @@ func TestAnOlderSchemaIsBackedUpThenBroughtForward(t *testing.T) {
 	if err := db.QueryRow("SELECT COUNT(*) FROM request").Scan(&rows); err != nil {
 		t.Fatal(err)
 	}
-	if version != 1 || rows != 1 {
-		t.Errorf("the backup %s has schema %d and %d rows, want 1 and 1", backup, version, rows)
+	if version != len(migrations) || rows != 1 {
+		t.Errorf("the backup %s has schema %d and %d rows, want %d and 1", backup, version, rows, len(migrations))
 	}
 }
 
@@ -144,7 +148,7 @@ func TestAFailedMigrationChangesNothing(t *testing.T) {
 	if err := opened(t, folder, quiet()).Close(); err != nil {
 		t.Fatal(err)
 	}
-	steps := append(migrations[:len(migrations):len(migrations)], "CREATE TABLE half (x TEXT); CREATE TABLE broken (")
+	steps := append(slices.Clip(migrations), "CREATE TABLE half (x TEXT); CREATE TABLE broken (")
 	if _, err := open(context.Background(), folder, quiet(), steps, time.UTC); err == nil {
 		t.Fatal("a broken migration is accepted")
 	}
@@ -180,8 +184,8 @@ func TestARowIsKeptWhole(t *testing.T) {
 	r := request("a")
 	r.Stream, r.Status, r.Error, r.Finish, r.Key = true, 200, "bad \xff byte", "stop", "k"
 	r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap = 1, 2, 3, 4, 5
-	r.Prices = &api.Prices{Input: api.Ptr(api.Nanos(6)), CacheRead: api.Ptr(api.Nanos(7)), Output: api.Ptr(api.Nanos(8))}
-	r.PriceDate, r.PriceVersion, r.Health = "2026-08-21", "v", api.Ptr(0.5)
+	r.Prices = &api.Prices{Input: new(api.Nanos(6)), CacheRead: new(api.Nanos(7)), Output: new(api.Nanos(8))}
+	r.PriceDate, r.PriceVersion, r.Health = "2026-08-21", "v", new(0.5)
 	l.Closed(r)
 	onDisk(t, l)
 	var text, date, version string
@@ -189,7 +193,7 @@ func TestARowIsKeptWhole(t *testing.T) {
 	var write *int64
 	var health float64
 	if err := l.readers.QueryRow(`SELECT r.error, price_date, price_version, queue, ttft, duration, itl, max_gap, price_input, price_cache_read, price_cache_write, price_output, health, share, started
-		FROM request r JOIN attempt ON request_id = id WHERE id = $1`, "a").
+		FROM request r WHERE id = $1`, "a").
 		Scan(&text, &date, &version, &queue, &ttft, &duration, &itl, &gap, &input, &read, &write, &output, &health, &share, &started); err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +229,87 @@ func TestAnHourBeginsWhereTheHostsClockSaysSo(t *testing.T) {
 
 func TestARowThatJSONCannotHoldDoesNotStopTheSpool(t *testing.T) {
 	r := request("a")
-	r.Health = api.Ptr(math.NaN())
+	r.Health = new(math.NaN())
 	s := spool{path: filepath.Join(t.TempDir(), spoolName)}
-	if err := s.append([]row{newRow(r)}); err != nil {
+	if err := s.append([]row{newRow(&r)}); err != nil {
 		t.Errorf("got %v, want the row without its health", err)
 	}
+}
+
+func TestALegIsKeptWhereItSaysMoreThanItsRow(t *testing.T) {
+	l, _ := running(t, t.TempDir(), quiet())
+	plain := request("plain")
+	moved := request("moved")
+	moved.Attempts = append([]api.Attempt{{Upstream: "w9", Outcome: api.OutcomeError, Error: "refused", Share: 5}}, moved.Attempts...)
+	failed := request("failed")
+	failed.Outcome, failed.Error = api.OutcomeError, "model m: worker w0 failed: reset"
+	failed.Attempts[0].Outcome, failed.Attempts[0].Error = api.OutcomeError, "reset"
+	for _, r := range []api.Request{plain, moved, failed} {
+		l.Closed(r)
+	}
+	onDisk(t, l)
+	found, err := l.readers.Query("SELECT request_id, n, upstream, a.error, a.class, a.share, r.share FROM attempt a JOIN request r ON id = request_id ORDER BY request_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	var got []string
+	for found.Next() {
+		var id, upstream, text, class string
+		var n, share, own int
+		if err := found.Scan(&id, &n, &upstream, &text, &class, &share, &own); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint(id, " ", n, " ", upstream, " ", text, " ", class, " ", share, " ", own))
+	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"failed 0 w0 reset served 12345 12345", "moved 0 w9 refused retry 5 12345"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got legs %q, want %q", got, want)
+	}
+}
+
+func TestRowsOfManyShapesAreWrittenAsEachIs(t *testing.T) {
+	l, _ := running(t, t.TempDir(), quiet())
+	var want int64
+	for i := range 1000 { // shapes of 1 to 500 rows, so chunks of every size
+		r := request(fmt.Sprintf("%04d", i))
+		r.Key, r.Usage.Input = fmt.Sprint("k", bits.Len(uint(i))), int64(i)
+		r.Stream, r.Prices = i%3 == 0, &api.Prices{Input: new(api.Nanos(i % 2))}
+		want += int64(i)
+		l.Closed(r)
+		if i%5 == 0 {
+			l.Opened(request(fmt.Sprintf("open%04d", i)))
+		}
+	}
+	onDisk(t, l)
+	consistent(t, l.readers)
+	var wrong, open int
+	var sum int64
+	if err := l.readers.QueryRow(`SELECT SUM(CASE WHEN CAST(id AS INTEGER) <> input OR stream <> (input % 3 = 0) OR price_input <> input % 2 OR price_output IS NOT NULL THEN 1 ELSE 0 END), SUM(input)
+		FROM request WHERE outcome = 'ok'`).Scan(&wrong, &sum); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.readers.QueryRow("SELECT COUNT(*) FROM request WHERE outcome = 'open' AND finish = '' AND actual IS NULL").Scan(&open); err != nil {
+		t.Fatal(err)
+	}
+	if wrong != 0 || sum != want || open != 200 {
+		t.Errorf("got %d wrong rows, %d tokens, %d open, want 0, %d, 200", wrong, sum, open, want)
+	}
+}
+
+func TestRowsClosedBeforeAreFoundInAChunk(t *testing.T) {
+	l, _ := running(t, t.TempDir(), quiet())
+	for _, ids := range [][2]int{{0, 20}, {10, 80}, {0, 80}} { // one batch each
+		for i := ids[0]; i < ids[1]; i++ {
+			l.Closed(request(strconv.Itoa(i)))
+		}
+		onDisk(t, l)
+		if n := total(t, l); n != int64(ids[1]) || l.Status().Rows != n {
+			t.Errorf("after %d to %d: got %d requests and %d rows, want %d", ids[0], ids[1], n, l.Status().Rows, ids[1])
+		}
+	}
+	consistent(t, l.readers)
 }

@@ -1,13 +1,14 @@
 package ledger
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
 	flushAfter = 50 * time.Millisecond // a row waits no longer than that for others
-	flushRows  = 256                   // rows that are enough to write at once
+	flushRows  = 2048                  // rows that are enough to write at once
 	maxBatch   = 4096                  // rows of one transaction
 )
 
@@ -15,6 +16,7 @@ const (
 type queue struct {
 	mu      sync.Mutex
 	rows    []row
+	spare   []row          // memory of a batch that was written, for the next
 	opened  map[string]int // id: its index in rows, where it waits as open
 	workers map[string]WorkerTime
 	writing int           // rows taken that are not on disk yet
@@ -65,9 +67,10 @@ func (q *queue) take() ([]row, []WorkerTime) {
 	defer q.mu.Unlock()
 	batch := q.rows
 	if len(batch) > maxBatch {
-		batch = batch[:maxBatch:maxBatch]
+		batch = slices.Clone(batch[:maxBatch])
 	}
-	q.rows = append([]row(nil), q.rows[len(batch):]...)
+	q.rows = append(q.spare[:0], q.rows[len(batch):]...)
+	q.spare = nil
 	q.index()
 	q.writing = len(batch)
 	var workers []WorkerTime
@@ -78,10 +81,11 @@ func (q *queue) take() ([]row, []WorkerTime) {
 	return batch, workers
 }
 
-// done says that what was taken is on disk.
-func (q *queue) done() {
+// done says that the rows taken are on disk. Their memory is used again.
+func (q *queue) done(rows []row) {
+	clear(rows)
 	q.mu.Lock()
-	q.writing = 0
+	q.writing, q.spare = 0, rows
 	q.mu.Unlock()
 }
 

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"strings"
@@ -12,48 +13,64 @@ import (
 
 // row is a request as it is stored, in the database and in the spool.
 type row struct {
-	ID          string     `json:"id"`
-	Started     int64      `json:"started"`
-	Route       string     `json:"route"`
-	Model       string     `json:"model"`
-	Worker      string     `json:"worker"`
-	Key         string     `json:"client_key"`
-	Class       string     `json:"class"`
-	Stream      bool       `json:"stream"`
-	Outcome     string     `json:"outcome"`
-	Status      int        `json:"status"`
-	Error       string     `json:"error"`
-	Finish      string     `json:"finish"`
-	Usage       api.Usage  `json:"usage"`
-	UsageSource string     `json:"usage_source"`
-	Queue       int64      `json:"queue"`
-	TTFT        int64      `json:"ttft"`
-	Duration    int64      `json:"duration"`
-	ITL         int64      `json:"itl"`
-	MaxGap      int64      `json:"max_gap"`
-	Basis       string     `json:"basis"`
-	Actual      *api.Nanos `json:"actual"`
-	Would       *api.Nanos `json:"would"`
-	Baseline    string     `json:"baseline"`
-	PriceDate   string     `json:"price_date"`
-	PriceVer    string     `json:"price_version"`
-	Prices      api.Prices `json:"prices"`
-	Health      *float64   `json:"health"`
-	Simulated   bool       `json:"simulated"`
-	Legs        []leg      `json:"legs"`
+	ID      string `json:"id"`
+	Started int64  `json:"started"`
+	shape
+	Usage    api.Usage `json:"usage"`
+	Queue    int64     `json:"queue"`
+	TTFT     int64     `json:"ttft"`
+	Duration int64     `json:"duration"`
+	ITL      int64     `json:"itl"`
+	MaxGap   int64     `json:"max_gap"`
+	Share    int64     `json:"share"` // of the last leg
+	Actual   amount    `json:"actual"`
+	Would    amount    `json:"would"`
+	Health   *float64  `json:"health"`
+	Legs     []leg     `json:"legs"` // those that say more than the row does
+}
+
+// shape is what many rows of a busy engine have in common: it is bound once for all that a
+// statement writes.
+type shape struct {
+	Route       string `json:"route"`
+	Model       string `json:"model"`
+	Worker      string `json:"worker"`
+	Key         string `json:"client_key"`
+	Class       string `json:"class"`
+	Stream      bool   `json:"stream"`
+	Outcome     string `json:"outcome"`
+	Status      int    `json:"status"`
+	Error       string `json:"error"`
+	Finish      string `json:"finish"`
+	UsageSource string `json:"usage_source"`
+	Basis       string `json:"basis"`
+	Baseline    string `json:"baseline"`
+	PriceDate   string `json:"price_date"`
+	PriceVer    string `json:"price_version"`
+	Prices      prices `json:"prices"`
+	Simulated   bool   `json:"simulated"`
 	account
+}
+
+// prices are the unit prices of the baseline.
+type prices struct {
+	Input      amount `json:"input"`
+	CacheRead  amount `json:"cache_read"`
+	CacheWrite amount `json:"cache_write"`
+	Output     amount `json:"output"`
 }
 
 // leg is one attempt of a request as it is stored.
 type leg struct {
-	Upstream string     `json:"upstream"`
-	Outcome  string     `json:"outcome"`
-	Error    string     `json:"error"`
-	Class    string     `json:"class"`
-	Basis    string     `json:"basis"`
-	Share    int64      `json:"share"`
-	Actual   *api.Nanos `json:"actual"`
-	Unknown  bool       `json:"actual_unknown"`
+	N        int    `json:"n"` // its place among the request's attempts, from 0
+	Upstream string `json:"upstream"`
+	Outcome  string `json:"outcome"`
+	Error    string `json:"error"`
+	Class    string `json:"class"`
+	Basis    string `json:"basis"`
+	Share    int64  `json:"share"`
+	Actual   amount `json:"actual"`
+	Unknown  bool   `json:"actual_unknown"`
 }
 
 // account says how a row counts in sums.
@@ -64,18 +81,31 @@ type account struct {
 	WouldUnknown  bool `json:"would_unknown"`  // it earns, nobody knows how much
 }
 
-func newRow(r api.Request) row {
-	w := row{
-		ID: clean(r.ID), Started: r.Started.UnixNano(), Route: clean(r.Route), Model: clean(r.Model),
-		Worker: clean(r.Worker), Key: clean(r.Key), Class: clean(r.Class), Stream: r.Stream,
-		Outcome: clean(r.Outcome), Status: r.Status, Error: clean(r.Error), Finish: clean(r.Finish),
-		Usage: r.Usage, UsageSource: clean(r.UsageSource),
-		Queue: span(r.Queue), TTFT: span(r.TTFT), Duration: span(r.Duration), ITL: span(r.ITL), MaxGap: span(r.MaxGap),
-		Basis: clean(r.Basis), Actual: dup(r.Actual), Would: dup(r.Would), Baseline: clean(r.Baseline),
-		PriceDate: clean(r.PriceDate), PriceVer: clean(r.PriceVersion), Health: rating(r.Health), Simulated: r.Simulated,
+// opening is the row of a request that was dispatched: what is known of it by then.
+func opening(r *api.Request) row {
+	return row{
+		ID: clean(r.ID), Started: r.Started.UnixNano(), Queue: span(r.Queue),
+		shape: shape{
+			Route: clean(r.Route), Model: clean(r.Model), Worker: clean(r.Worker), Key: clean(r.Key), Class: clean(r.Class), Stream: r.Stream,
+			Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown, Basis: clean(r.Basis), Baseline: clean(r.Baseline), Simulated: r.Simulated,
+		},
 	}
-	if r.Prices != nil {
-		w.Prices = api.Prices{Input: dup(r.Prices.Input), CacheRead: dup(r.Prices.CacheRead), CacheWrite: dup(r.Prices.CacheWrite), Output: dup(r.Prices.Output)}
+}
+
+// newRow is the row of a request that has ended.
+func newRow(r *api.Request) row {
+	w := row{
+		ID: clean(r.ID), Started: r.Started.UnixNano(), Usage: r.Usage,
+		Queue: span(r.Queue), TTFT: span(r.TTFT), Duration: span(r.Duration), ITL: span(r.ITL), MaxGap: span(r.MaxGap),
+		Actual: amountOf(r.Actual), Would: amountOf(r.Would), Health: rating(r.Health),
+		shape: shape{
+			Route: clean(r.Route), Model: clean(r.Model), Worker: clean(r.Worker), Key: clean(r.Key), Class: clean(r.Class), Stream: r.Stream,
+			Outcome: clean(r.Outcome), Status: r.Status, Error: clean(r.Error), Finish: clean(r.Finish), UsageSource: clean(r.UsageSource),
+			Basis: clean(r.Basis), Baseline: clean(r.Baseline), PriceDate: clean(r.PriceDate), PriceVer: clean(r.PriceVersion), Simulated: r.Simulated,
+		},
+	}
+	if p := r.Prices; p != nil {
+		w.Prices = prices{amountOf(p.Input), amountOf(p.CacheRead), amountOf(p.CacheWrite), amountOf(p.Output)}
 	}
 	if w.UsageSource == "" {
 		w.UsageSource = api.UsageUnknown
@@ -83,19 +113,25 @@ func newRow(r api.Request) row {
 	if w.UsageSource == api.UsageUnknown {
 		w.Usage = api.Usage{}
 	}
-	for i, a := range r.Attempts {
-		l := leg{Upstream: clean(a.Upstream), Outcome: clean(a.Outcome), Error: clean(a.Error), Class: w.Class, Basis: w.Basis, Share: span(a.Share), Actual: dup(a.Actual)}
-		if i < len(r.Attempts)-1 {
+	w.account = w.count(len(r.Attempts) > 0)
+	for i := range r.Attempts {
+		a := &r.Attempts[i]
+		l := leg{N: i, Upstream: clean(a.Upstream), Outcome: clean(a.Outcome), Error: clean(a.Error), Class: w.Class, Basis: w.Basis, Share: span(a.Share), Actual: amountOf(a.Actual)}
+		last := i == len(r.Attempts)-1
+		if last {
+			w.Share = l.Share
+		} else {
 			l.Class = api.ClassRetry
-			l.Unknown = l.Actual == nil
+			l.Unknown = !l.Actual.known
 		}
 		// A worker failed before a provider served: its leg was not paid by the token.
 		if l.Basis == api.BasisProviderPrice && l.Share > 0 {
 			l.Basis = api.BasisGPUTime
 		}
-		w.Legs = append(w.Legs, l)
+		if !last || l.Upstream != w.Worker || l.Outcome != w.Outcome || l.Error != w.Error || l.Basis != w.Basis || l.Actual != w.Actual {
+			w.Legs = append(w.Legs, l)
+		}
 	}
-	w.account = w.count()
 	return w
 }
 
@@ -106,34 +142,39 @@ func newRow(r api.Request) row {
 //     worker's idle time, and so its own cost is not missing from any sum. On a provider it is.
 //   - Only complete answers and those that the client broke off would have been billed
 //     elsewhere for sure; only classes that replace the baseline count.
-func (r *row) count() account {
+func (r *row) count(tried bool) account {
 	if r.Outcome == api.OutcomeOpen {
 		return account{}
 	}
-	sent := r.Outcome == api.OutcomeInterrupted || r.Outcome != api.OutcomeRejected && (r.Worker != "" || len(r.Legs) > 0)
+	sent := r.Outcome == api.OutcomeInterrupted || r.Outcome != api.OutcomeRejected && (r.Worker != "" || tried)
 	metered := r.UsageSource != api.UsageUnknown
 	a := account{
 		Unmetered:     sent && !metered,
 		Earning:       cost.Earns(r.Class) && (r.Outcome == api.OutcomeOK || r.Outcome == api.OutcomeCancelled && sent),
-		ActualUnknown: sent && r.Actual == nil,
+		ActualUnknown: sent && !r.Actual.known,
 	}
 	if r.Outcome == api.OutcomeInterrupted {
 		a.ActualUnknown = r.Class == api.ClassFailover
 	}
-	a.WouldUnknown = a.Earning && metered && r.Would == nil
+	a.WouldUnknown = a.Earning && metered && !r.Would.known
 	return a
 }
 
 func (r *row) open() bool { return r.Outcome == api.OutcomeOpen }
 
-func (r *row) args() []any {
-	return []any{r.ID, r.Started, r.Route, r.Model, r.Worker, r.Key, r.Class, flag(r.Stream),
-		r.Outcome, r.Status, r.Error, r.Finish,
-		r.Usage.Input, r.Usage.CacheRead, r.Usage.CacheWrite, r.Usage.Output, r.Usage.Reasoning, r.UsageSource,
-		r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap,
-		r.Basis, amount(r.Actual), amount(r.Would), r.Baseline, r.PriceDate, r.PriceVer,
-		amount(r.Prices.Input), amount(r.Prices.CacheRead), amount(r.Prices.CacheWrite), amount(r.Prices.Output),
-		float(r.Health), flag(r.Simulated), flag(r.Unmetered), flag(r.Earning), flag(r.ActualUnknown), flag(r.WouldUnknown)}
+// args appends what is bound for all rows of a shape, in the order of shapeColumns.
+func (s *shape) args(to []any) []any {
+	return append(to, s.Route, s.Model, s.Worker, s.Key, s.Class, flag(s.Stream),
+		s.Outcome, int64(s.Status), s.Error, s.Finish, s.UsageSource, s.Basis, s.Baseline, s.PriceDate, s.PriceVer,
+		s.Prices.Input.arg(), s.Prices.CacheRead.arg(), s.Prices.CacheWrite.arg(), s.Prices.Output.arg(),
+		flag(s.Simulated), flag(s.Unmetered), flag(s.Earning), flag(s.ActualUnknown), flag(s.WouldUnknown))
+}
+
+// args appends what is bound for each row, in the order of ownColumns.
+func (r *row) args(to []any) []any {
+	return append(to, r.ID, r.Started,
+		r.Usage.Input, r.Usage.CacheRead, r.Usage.CacheWrite, r.Usage.Output, r.Usage.Reasoning,
+		r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap, r.Share, r.Actual.arg(), r.Would.arg(), float(r.Health))
 }
 
 // span keeps a duration from being negative: a clock that was set back must not take away time.
@@ -154,11 +195,42 @@ func flag(b bool) int64 {
 	return 0
 }
 
-func amount(n *api.Nanos) any {
+// amount is money that may not be known. Unlike a pointer it can be compared.
+type amount struct {
+	n     api.Nanos // 0 where it is not known
+	known bool
+}
+
+func amountOf(n *api.Nanos) amount {
 	if n == nil {
+		return amount{}
+	}
+	return amount{*n, true}
+}
+
+func (a amount) arg() any {
+	if !a.known {
 		return nil
 	}
-	return int64(*n)
+	return int64(a.n)
+}
+
+// MarshalJSON writes it as api.Nanos does, or null.
+func (a amount) MarshalJSON() ([]byte, error) {
+	if !a.known {
+		return []byte("null"), nil
+	}
+	return a.n.MarshalJSON()
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (a *amount) UnmarshalJSON(b []byte) error {
+	var n *api.Nanos
+	if err := json.Unmarshal(b, &n); err != nil {
+		return err
+	}
+	*a = amountOf(n)
+	return nil
 }
 
 func float(f *float64) any {

@@ -12,6 +12,9 @@ import (
 // Unix seconds of their start in the host's zone, durations nanoseconds, money nano-dollars;
 // NULL is not known. In request, unmetered, earning and the _unknown columns say how a row
 // counts (see account), so that this is decided in one place.
+//
+// From the second step on a request's row is also that of its last leg, share being that leg's:
+// attempt has only the legs before it, and a last one that differs.
 var migrations = []string{`
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
@@ -77,25 +80,33 @@ UNION ALL
 SELECT r.started, r.model, a.upstream, a.class, r.client_key, r.route, a.outcome, '', a.basis, r.simulated,
 	0, 1, 0, 0, 0, 0, 0, 0, 0, 0, COALESCE(a.actual, 0), a.actual_unknown, 0, 0
 FROM attempt a JOIN request r ON r.id = a.request_id WHERE a.class = 'retry';
+`, `
+ALTER TABLE request ADD COLUMN share BIGINT NOT NULL DEFAULT 0;
 `}
 
 var (
 	dimensions = []string{"model", "worker", "class", "client_key", "route", "outcome", "baseline", "basis", "simulated"}
-	measures   = []string{"requests", "legs", "interrupted", "unmetered", "earning",
+	measures   = []string{
+		"requests", "legs", "interrupted", "unmetered", "earning",
 		"input", "cache_read", "cache_write", "output", "reasoning",
-		"actual", "actual_unknown", "would", "would_unknown"}
-	requestColumns = []string{"id", "started", "route", "model", "worker", "client_key", "class", "stream",
-		"outcome", "status", "error", "finish",
-		"input", "cache_read", "cache_write", "output", "reasoning", "usage_source",
-		"queue", "ttft", "duration", "itl", "max_gap",
-		"basis", "actual", "would", "baseline", "price_date", "price_version",
+		"actual", "actual_unknown", "would", "would_unknown",
+	}
+	shapeColumns = []string{
+		"route", "model", "worker", "client_key", "class", "stream",
+		"outcome", "status", "error", "finish", "usage_source", "basis", "baseline", "price_date", "price_version",
 		"price_input", "price_cache_read", "price_cache_write", "price_output",
-		"health", "simulated", "unmetered", "earning", "actual_unknown", "would_unknown"}
+		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
+	}
+	ownColumns = []string{
+		"id", "started",
+		"input", "cache_read", "cache_write", "output", "reasoning",
+		"queue", "ttft", "duration", "itl", "max_gap", "share", "actual", "would", "health",
+	}
 )
 
 var (
-	insertOpen   = insert("request", requestColumns) + " ON CONFLICT (id) DO NOTHING"
-	insertClosed = insert("request", requestColumns) + " ON CONFLICT (id) DO UPDATE SET " + set(requestColumns[1:], "") +
+	onOpen   = " ON CONFLICT (id) DO NOTHING"
+	onClosed = " ON CONFLICT (id) DO UPDATE SET " + set(append(append([]string{}, shapeColumns...), ownColumns[1:]...), "") +
 		" WHERE request.outcome = 'open'"
 	insertAttempt = insert("attempt", []string{"request_id", "n", "upstream", "outcome", "error", "class", "basis", "share", "actual", "actual_unknown"}) +
 		" ON CONFLICT (request_id, n) DO NOTHING"
@@ -107,12 +118,29 @@ var (
 		" ON CONFLICT (hour, worker, model, simulated) DO UPDATE SET " + set([]string{"wall", "busy"}, "worker_hour")
 )
 
-func insert(table string, columns []string) string {
-	marks := make([]string, len(columns))
-	for i := range columns {
-		marks[i] = "$" + strconv.Itoa(i+1)
+func insert(table string, columns []string) string { return insertRows(table, nil, columns, 1) }
+
+// insertRows inserts n rows that have the values of the shared columns in common: those are
+// bound first, and once.
+func insertRows(table string, shared, own []string, n int) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO " + table + " (" + strings.Join(append(append([]string{}, shared...), own...), ", ") + ") VALUES ")
+	for i := range n {
+		sep := "("
+		if i > 0 {
+			sep = ", ("
+		}
+		for j := range len(shared) + len(own) {
+			at := j + 1
+			if j >= len(shared) {
+				at += i * len(own)
+			}
+			b.WriteString(sep + "$" + strconv.Itoa(at))
+			sep = ", "
+		}
+		b.WriteString(")")
 	}
-	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES (" + strings.Join(marks, ", ") + ")"
+	return b.String()
 }
 
 // set overwrites columns by the new row's, or adds to those of table.

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"time"
 
 	"modernc.org/sqlite"
@@ -72,6 +74,20 @@ func openFile(ctx context.Context, path string, steps []string, now time.Time) (
 	return db, backup, nil
 }
 
+// plain takes the names off the parameters of text that come after the first named ones; each of
+// those stands once, in order. The driver asks for the name of each parameter that it binds, and
+// SQLite goes through all names to find it.
+func plain(text string, named int) string {
+	return parameter.ReplaceAllStringFunc(text, func(p string) string {
+		if n, err := strconv.Atoi(p[1:]); err == nil && n > named {
+			return "?"
+		}
+		return p
+	})
+}
+
+var parameter = regexp.MustCompile(`\$[0-9]+`)
+
 // openReaders opens the same file for queries.
 func openReaders(path string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite", dsn(path, "ro", "deferred", "busy_timeout(5000)", "query_only(ON)"))
@@ -92,7 +108,7 @@ func step(ctx context.Context, db *sql.DB, text string, version int) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	if _, err := tx.ExecContext(ctx, text); err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (w *writer) extend(ctx context.Context, tx *sql.Tx, t WorkerTime) (*segment
 	_, err = tx.ExecContext(ctx, `INSERT INTO worker_time (incarnation, started, until, worker, model, hour_rate, flat, simulated, busy)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (incarnation, started) DO UPDATE SET until = excluded.until, hour_rate = excluded.hour_rate, busy = excluded.busy`,
-		clean(t.Incarnation), s.started, s.until, clean(t.Worker), clean(t.Model), amount(s.rate), flag(s.flat), flag(t.Simulated), int64(s.stored))
+		clean(t.Incarnation), s.started, s.until, clean(t.Worker), clean(t.Model), amountOf(s.rate).arg(), flag(s.flat), flag(t.Simulated), int64(s.stored))
 	return &s, err
 }
 
@@ -109,14 +109,14 @@ func (w *writer) latest(ctx context.Context, tx *sql.Tx, incarnation string) (*s
 	}
 	s.flat, s.stored = flat != 0, time.Duration(busy)
 	if rate.Valid {
-		s.rate = api.Ptr(api.Nanos(rate.Int64))
+		s.rate = new(api.Nanos(rate.Int64))
 	}
 	return &s, nil
 }
 
 // spread adds a stretch to the hours that it lies in, the busy time evenly.
 func (w *writer) spread(ctx context.Context, tx *sql.Tx, t WorkerTime, from, until int64, busy time.Duration) error {
-	stmt := tx.StmtContext(ctx, w.hour)
+	stmt := tx.StmtContext(ctx, w.hour) //nolint:sqlclosecheck // closed with tx
 	wall := until - from
 	var given int64
 	for at := from; at < until; {

@@ -3,7 +3,9 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -14,10 +16,13 @@ type writer struct {
 	db   *sql.DB
 	zone *time.Location
 
-	open, closed, attempt, rollup, minute, hour *sql.Stmt
+	open, closed                  inserts
+	attempt, rollup, minute, hour *sql.Stmt
 
 	segments map[string]*segment // by incarnation, as committed
 	stored   int64               // closed rows that have been added
+	sorter   sorter
+	args     []any // of the statement at hand, kept for the next
 }
 
 func newWriter(ctx context.Context, db *sql.DB, zone *time.Location) (*writer, error) {
@@ -25,11 +30,17 @@ func newWriter(ctx context.Context, db *sql.DB, zone *time.Location) (*writer, e
 	for _, s := range []struct {
 		to   **sql.Stmt
 		text string
-	}{{&w.open, insertOpen}, {&w.closed, insertClosed}, {&w.attempt, insertAttempt}, {&w.rollup, addRollup}, {&w.minute, addMinute}, {&w.hour, addWorkerHour}} {
+	}{{&w.attempt, insertAttempt}, {&w.rollup, addRollup}, {&w.minute, addMinute}, {&w.hour, addWorkerHour}} {
 		var err error
 		if *s.to, err = db.PrepareContext(ctx, s.text); err != nil {
 			return nil, fmt.Errorf("prepare ledger statements: %w", err)
 		}
+	}
+	if err := w.open.prepare(ctx, db, onOpen); err != nil {
+		return nil, err
+	}
+	if err := w.closed.prepare(ctx, db, onClosed); err != nil {
+		return nil, err
 	}
 	return w, nil
 }
@@ -63,6 +74,12 @@ type batch struct {
 	zone    *time.Location
 	rollup  map[dims]*sums
 	minutes map[minuteKey]*minuteSums
+
+	// Where the row before was counted: the next one often belongs there too.
+	shape  shape
+	key    minuteKey
+	sums   *sums
+	minute *minuteSums
 }
 
 func newBatch(zone *time.Location) *batch {
@@ -78,52 +95,57 @@ func (b *batch) line(d dims) *sums {
 	return s
 }
 
+// find gives the line of the rollup and the minute that a row counts in. Rows of one minute are
+// of one hour, whatever the zone.
+func (b *batch) find(r *row) (*sums, *minuteSums) {
+	k := minuteKey{floorMinute(time.Unix(0, r.Started)), r.Simulated}
+	if b.sums == nil || b.key != k || b.shape != r.shape {
+		b.key, b.shape = k, r.shape
+		b.sums = b.line(dims{hour(time.Unix(0, r.Started), b.zone), r.Model, r.Worker, r.Class, r.Key, r.Route, r.Outcome, r.Baseline, r.Basis, r.Simulated})
+		if b.minute = b.minutes[k]; b.minute == nil {
+			b.minute = &minuteSums{}
+			b.minutes[k] = b.minute
+		}
+	}
+	return b.sums, b.minute
+}
+
 // add counts a row that has just ended.
 func (b *batch) add(r *row) {
-	started := time.Unix(0, r.Started)
-	d := dims{hour(started, b.zone), r.Model, r.Worker, r.Class, r.Key, r.Route, r.Outcome, r.Baseline, r.Basis, r.Simulated}
-	s := b.line(d)
+	s, m := b.find(r)
 	s.requests++
 	s.interrupted += flag(r.Outcome == api.OutcomeInterrupted)
 	s.unmetered += flag(r.Unmetered)
 	s.earning += flag(r.Earning)
 	s.usage = s.usage.Add(r.Usage)
-	s.actual += value(r.Actual)
+	s.actual += r.Actual.n
 	s.actualUnknown += flag(r.ActualUnknown)
 	s.wouldUnknown += flag(r.WouldUnknown)
 	var would api.Nanos
 	if r.Earning {
-		would = value(r.Would)
+		would = r.Would.n
 		s.would += would
 	}
-	b.spend(started, r.Simulated, r.Basis, r.Actual, r.ActualUnknown, would)
+	m.spend(r.Basis, r.Actual, r.ActualUnknown, would)
 	for i := range r.Legs {
 		l := &r.Legs[i]
 		if l.Class != api.ClassRetry {
 			continue
 		}
-		d := d
-		d.worker, d.class, d.outcome, d.baseline, d.basis = l.Upstream, l.Class, l.Outcome, "", l.Basis
-		s := b.line(d)
+		s := b.line(dims{hour(time.Unix(0, r.Started), b.zone), r.Model, l.Upstream, l.Class, r.Key, r.Route, l.Outcome, "", l.Basis, r.Simulated})
 		s.legs++
-		s.actual += value(l.Actual)
+		s.actual += l.Actual.n
 		s.actualUnknown += flag(l.Unknown)
-		b.spend(started, r.Simulated, l.Basis, l.Actual, l.Unknown, 0)
+		m.spend(l.Basis, l.Actual, l.Unknown, 0)
 	}
 }
 
 // spend counts money by the minute: what would have been paid elsewhere, and what was paid by
 // the token. Shares of worker time are not: the whole of a worker's time is paid for anyway.
-func (b *batch) spend(started time.Time, simulated bool, basis string, actual *api.Nanos, unknown bool, would api.Nanos) {
-	k := minuteKey{floorMinute(started), simulated}
-	m := b.minutes[k]
-	if m == nil {
-		m = &minuteSums{}
-		b.minutes[k] = m
-	}
+func (m *minuteSums) spend(basis string, actual amount, unknown bool, would api.Nanos) {
 	m.would += would
 	if byToken(basis) {
-		m.spent += value(actual)
+		m.spent += actual.n
 		m.unknown += flag(unknown)
 	}
 }
@@ -145,40 +167,55 @@ func value(n *api.Nanos) api.Nanos {
 
 // write commits rows and worker times. Rows that are there already change nothing.
 func (w *writer) write(ctx context.Context, rows []row, workers []WorkerTime) error {
+	groups, unique := w.sorter.sort(rows)
+	if unique {
+		err := w.commit(ctx, groups, workers)
+		if !errors.Is(err, errTold) {
+			return err
+		}
+	}
+	return w.commit(ctx, w.sorter.single(rows), workers)
+}
+
+// commit writes groups of rows of one shape. The error is errTold, and nothing is written, if a
+// group of several has rows that were closed before: which they are only a row by itself tells.
+func (w *writer) commit(ctx context.Context, groups [][]*row, workers []WorkerTime) error {
 	tx, err := w.db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
-	var closed int64
-	openStmt, closedStmt, attemptStmt := tx.StmtContext(ctx, w.open), tx.StmtContext(ctx, w.closed), tx.StmtContext(ctx, w.attempt)
-	for i := range rows {
-		r := &rows[i]
-		stmt := closedStmt
-		if r.open() {
-			stmt = openStmt
-		}
-		res, err := stmt.ExecContext(ctx, r.args()...)
-		if err != nil {
-			return fmt.Errorf("write ledger row: %w", err)
-		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("write ledger row: %w", err)
-		}
-		// No row changed: it was closed before, and has been counted.
-		if r.open() || n == 0 {
-			continue
-		}
-		closed++
-		for j := range r.Legs {
-			l := &r.Legs[j]
-			if _, err := attemptStmt.ExecContext(ctx, r.ID, j, l.Upstream, l.Outcome, l.Error, l.Class, l.Basis, l.Share, amount(l.Actual), flag(l.Unknown)); err != nil {
-				return fmt.Errorf("write ledger attempt: %w", err)
+	open, closed := w.open.within(ctx, tx), w.closed.within(ctx, tx)
+	var added int64
+	for _, g := range groups {
+		for len(g) > 0 {
+			if g[0].open() {
+				if _, g, err = w.insert(ctx, &open, g); err != nil {
+					return err
+				}
+				continue
+			}
+			n, rest, err := w.insert(ctx, &closed, g)
+			if err != nil {
+				return err
+			}
+			chunk := g[:len(g)-len(rest)]
+			g = rest
+			if n < len(chunk) {
+				if len(chunk) > 1 {
+					return errTold
+				}
+				continue // it was closed before, and has been counted
+			}
+			added += int64(n)
+			for _, r := range chunk {
+				if err := w.writeLegs(ctx, tx, r); err != nil {
+					return err
+				}
+				b.add(r)
 			}
 		}
-		b.add(r)
 	}
 	changed, err := w.writeWorkers(ctx, tx, workers)
 	if err != nil {
@@ -190,10 +227,18 @@ func (w *writer) write(ctx context.Context, rows []row, workers []WorkerTime) er
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit ledger: %w", err)
 	}
-	for incarnation, s := range changed {
-		w.segments[incarnation] = s
+	maps.Copy(w.segments, changed)
+	w.stored += added
+	return nil
+}
+
+func (w *writer) writeLegs(ctx context.Context, tx *sql.Tx, r *row) error {
+	for i := range r.Legs {
+		l := &r.Legs[i]
+		if _, err := tx.StmtContext(ctx, w.attempt).ExecContext(ctx, r.ID, l.N, l.Upstream, l.Outcome, l.Error, l.Class, l.Basis, l.Share, l.Actual.arg(), flag(l.Unknown)); err != nil {
+			return fmt.Errorf("write ledger attempt: %w", err)
+		}
 	}
-	w.stored += closed
 	return nil
 }
 
@@ -229,12 +274,12 @@ func (w *writer) interrupt(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("mark interrupted requests: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	b := newBatch(w.zone)
 	for i := range rows {
 		r := &rows[i]
-		r.Outcome, r.UsageSource, r.Usage, r.Actual, r.Would = api.OutcomeInterrupted, api.UsageUnknown, api.Usage{}, nil, nil
-		r.account = r.count()
+		r.Outcome, r.UsageSource, r.Usage, r.Actual, r.Would = api.OutcomeInterrupted, api.UsageUnknown, api.Usage{}, amount{}, amount{}
+		r.account = r.count(true)
 		if _, err := tx.ExecContext(ctx, `UPDATE request SET outcome = $1, usage_source = $2, input = 0, cache_read = 0, cache_write = 0, output = 0, reasoning = 0,
 			actual = NULL, would = NULL, unmetered = $3, earning = $4, actual_unknown = $5, would_unknown = $6 WHERE id = $7`,
 			r.Outcome, r.UsageSource, flag(r.Unmetered), flag(r.Earning), flag(r.ActualUnknown), flag(r.WouldUnknown), r.ID); err != nil {

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -39,6 +40,7 @@ type Target struct {
 	Model     string // name that the server knows the model by
 	Key       string // its bearer token, "" for none
 	Simulated bool
+	Started   time.Time // of its process, as in api.Worker
 }
 
 // Target gives where requests for a worker go.

@@ -188,7 +188,7 @@ func (w *worker) publish() {
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
 	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
-	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated}
+	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
 		v.ports = append(v.ports, l.spec.Port)

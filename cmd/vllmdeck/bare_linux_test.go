@@ -50,8 +50,8 @@ func (r *rig) said() string {
 	return string(text)
 }
 
-// TestBareWithoutATerminal is the right column of the table in the README: what "vllmdeck" alone
-// does in each situation for a script or a service.
+// TestBareWithoutATerminal is what "vllmdeck" alone does in each situation for a script or a
+// service.
 func TestBareWithoutATerminal(t *testing.T) {
 	t.Run("an engine runs: its status", func(t *testing.T) {
 		t.Parallel()

@@ -21,8 +21,8 @@ import (
 
 // realThing is how to get from the demo to a real worker.
 const realThing = `Everything here is SIMULATED. For the real thing:
-  vllmdeck init        writes a config from the GPUs, vLLM and models of this machine
-  vllmdeck setup cpu   builds a real vLLM and a small real model, without a GPU (6 GB, minutes)`
+  vllmdeck init        writes a config for the GPUs, vLLM and models found here
+  vllmdeck setup cpu   builds a real vLLM and a small model, no GPU needed (6 GB)`
 
 const demoListen = "127.0.0.1:0" // a free port
 

@@ -58,7 +58,8 @@ func (d *demoClients) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		d.wg.Go(func() { d.send(ctx, d.request()) })
+		r := d.request() // here: requests are drawn one after the other
+		d.wg.Go(func() { d.send(ctx, r) })
 		if next >= nextFault {
 			nextFault += 3 * time.Minute
 			d.fault(ctx)

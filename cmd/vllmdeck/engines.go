@@ -30,6 +30,8 @@ type engineRecord struct {
 	Version string    `json:"version"`
 	Demo    bool      `json:"demo,omitempty"`
 	Started time.Time `json:"started"`
+
+	path string // where it was read
 }
 
 const (
@@ -113,12 +115,6 @@ func (rec engineRecord) register() (func(), error) {
 	return func() { _ = os.Remove(path) }, nil
 }
 
-// alive says whether the engine of the record runs. One in a container beside us cannot be seen
-// by its pid, but answers.
-func (rec engineRecord) alive() bool {
-	return processIs(rec.PID, rec.Birth) || answers(rec.Socket)
-}
-
 // runningEngines lists the engines of this user, newest first, and clears away the records of
 // dead ones.
 func runningEngines() []engineRecord {
@@ -138,18 +134,29 @@ func runningEngines() []engineRecord {
 		if err != nil {
 			continue
 		}
-		var rec engineRecord
-		if json.Unmarshal(text, &rec) != nil || !rec.alive() {
+		rec := engineRecord{path: p}
+		if json.Unmarshal(text, &rec) != nil {
 			_ = os.Remove(p)
-			if filepath.Dir(rec.Socket) == filepath.Dir(p) {
-				_ = os.Remove(rec.Socket)
-			}
 			continue
 		}
 		recs = append(recs, rec)
 	}
 	slices.SortFunc(recs, func(a, b engineRecord) int { return b.Started.Compare(a.Started) })
-	return recs
+	taken := map[string]bool{} // sockets: a later engine on the state of a killed one has the same
+	var alive []engineRecord
+	for _, rec := range recs {
+		// One in a container beside us cannot be seen by its pid, but answers.
+		if processIs(rec.PID, rec.Birth) || !taken[rec.Socket] && answers(rec.Socket) {
+			taken[rec.Socket] = true
+			alive = append(alive, rec)
+			continue
+		}
+		_ = os.Remove(rec.path)
+		if filepath.Dir(rec.Socket) == filepath.Dir(rec.path) {
+			_ = os.Remove(rec.Socket)
+		}
+	}
+	return alive
 }
 
 // demoFolders are the folders of demos of this user, running or not.
@@ -284,7 +291,9 @@ func controlSocket(state string) (string, error) {
 
 // answers says whether somebody accepts connections on a unix socket.
 func answers(socket string) bool {
-	c, err := net.DialTimeout("unix", socket, 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return false
 	}

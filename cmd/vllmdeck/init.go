@@ -91,11 +91,11 @@ func errExists(path string) error {
 func writeConfig(path string, text []byte, force bool) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write config: %w", err)
+		return fmt.Errorf("write config: %w: \"vllmdeck init --output FILE\" writes it elsewhere", err)
 	}
 	tmp, err := os.CreateTemp(dir, ".vllmdeck-*.yaml")
 	if err != nil {
-		return fmt.Errorf("write config: %w", err)
+		return fmt.Errorf("write config: %w: \"vllmdeck init --output FILE\" writes it elsewhere", err)
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(text)
@@ -113,7 +113,7 @@ func writeConfig(path string, text []byte, force bool) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("write config: %w", err)
+		return fmt.Errorf("write config: %w: \"vllmdeck init --output FILE\" writes it elsewhere", err)
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func nextCommand(path string, m machine) string {
 		start += " --config " + path
 	}
 	if m.canServe() {
-		return fmt.Sprintf("Next: %s", start)
+		return "Next: " + start
 	}
 	return fmt.Sprintf("Next: vllmdeck setup cpu   for a real vLLM on the CPU\n  or: %s   to look around with what there is", start)
 }

@@ -39,6 +39,13 @@ func TestScripts(t *testing.T) {
 			})
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "space" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			free, ok := freeSpace(os.TempDir())
+			return !ok || free >= cpuDiskBytes, nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"rc": cmdRC, "await": cmdAwait, "pid": cmdPID, "alive": cmdAlive, "signal": cmdSignal, "get": cmdGet, "mode": cmdMode,
 		},

@@ -44,7 +44,7 @@ them too, for containers. SIGHUP reads the config again. In a systemd unit: Kill
 			if err != nil {
 				return err
 			}
-			var out io.Writer = cmd.ErrOrStderr()
+			out := cmd.ErrOrStderr()
 			if quiet {
 				out = nil
 			}

@@ -94,7 +94,7 @@ func (s *cpuSetup) run(ctx context.Context) error {
 	}
 	s.dir = dir
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", s.dir, err)
+		return fmt.Errorf("make folder: %w: name another one with --dir", err)
 	}
 	steps := []struct {
 		name string
@@ -161,7 +161,7 @@ func (s *cpuSetup) config() error {
 // costs is for its owner to say.
 func cpuConfig(bin, model string) string {
 	return fmt.Sprintf(`# Written by "vllmdeck setup cpu": a real vLLM on CPU with a small real model.
-# Every key with its default: "vllmdeck init --print".
+# Every key with its default: "vllmdeck init --example".
 
 models:
   - name: %[3]s

@@ -64,13 +64,21 @@ func (s *cpuSetup) venv(ctx context.Context) error {
 		return nil
 	}
 	if free, ok := freeSpace(s.dir); ok && free < cpuDiskBytes {
-		return fmt.Errorf("%s has %.1f GB free, this needs %d: name another folder with --dir", s.dir, float64(free)/1e9, cpuDiskBytes>>30)
+		return fmt.Errorf("%s has %.1f GB free, this needs %.0f GB: name another folder with --dir", s.dir, float64(free)/1e9, float64(cpuDiskBytes)/1e9)
 	}
 	python, err := findPython(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(venv); err != nil { // what an interrupted run left
+	// What an interrupted run left goes; an environment that somebody else made there does not.
+	ours := filepath.Join(s.dir, ".vllmdeck-setup")
+	if exists(venv) && !exists(ours) {
+		return fmt.Errorf("%s is there, and not of this set-up: name another folder with --dir", venv)
+	}
+	if err := os.WriteFile(ours, nil, 0o644); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(venv); err != nil {
 		return err
 	}
 	if err := s.exec(ctx, python, "-m", "venv", venv); err != nil {

@@ -23,9 +23,9 @@ func workerCmd(g *globals) *cobra.Command {
 	cmd.AddCommand(
 		workerListCmd(g),
 		workerOrderCmd(g, "start", "Start a worker, also one that was given up", api.WorkerStart, api.Ready),
-		workerOrderCmd(g, "stop", "Stop a worker: its requests end first, then its whole process tree", api.WorkerStop, api.Stopped),
+		workerOrderCmd(g, "stop", "Let a worker end its requests, then stop it", api.WorkerStop, api.Stopped),
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
-		workerOrderCmd(g, "drain", "Send a worker no new requests, and wait until it has none; its process stays", api.WorkerDrain, api.Draining),
+		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
 	)
 	return cmd

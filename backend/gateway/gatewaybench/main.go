@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -56,13 +57,14 @@ func main() {
 	nginx := flag.String("nginx", "nginx", "the nginx to compare with; left out if it is not there")
 	rounds := flag.Int("rounds", 5, "rounds; targets alternate within each")
 	length := flag.Duration("time", 3*time.Second, "length of one measurement")
+	only := flag.String("mode", "", "only the kinds of load whose name contains this: plain, 50 ms, streams")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	check := flag.Bool("check", false, "exit 1 on any failed request, or where a figure is above three times its limit")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	figures, err := run(ctx, *bin, *nginx, *rounds, *length)
+	figures, err := run(ctx, *bin, *nginx, *only, *rounds, *length)
 	fatal(err)
 	if *asJSON {
 		enc := json.NewEncoder(os.Stdout)
@@ -83,7 +85,7 @@ func fatal(err error) {
 	}
 }
 
-func run(ctx context.Context, bin, nginx string, rounds int, length time.Duration) ([]figure, error) {
+func run(ctx context.Context, bin, nginx, only string, rounds int, length time.Duration) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "gatewaybench-")
 	if err != nil {
 		return nil, err
@@ -113,6 +115,9 @@ func run(ctx context.Context, bin, nginx string, rounds int, length time.Duratio
 
 	var figures []figure
 	for _, m := range modes {
+		if !strings.Contains(m.name, only) {
+			continue
+		}
 		all := map[string][]figure{}
 		for range rounds {
 			for _, t := range targets {
