@@ -60,6 +60,7 @@ type Backend struct {
 
 	pool      *worker.Pool
 	upstreams *upstreams
+	providers *providers
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
 	keys      *keys.Store
@@ -119,15 +120,19 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
-		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
+		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
-	b.upstreams = newUpstreams(b.pool)
+	b.providers = &providers{ledger: l}
+	b.upstreams = newUpstreams(b.pool, b.providers)
 	b.gateway = b.newGateway(o.Config)
 	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(ctx, o.Config); err != nil {
 		return nil, errors.Join(err, b.closeStores())
+	}
+	if err := b.providers.load(ctx, time.Now()); err != nil {
+		b.log.Error("what providers have cost is not known yet", "error", err)
 	}
 	b.warn(o.Config)
 	b.publishOnce(time.Now())
@@ -145,6 +150,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
+		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
 		Estimate: b.estimate,
 	}
@@ -168,6 +174,9 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	}
 	p := newPricing(cost.Embedded(), c)
 	if err := b.pool.Apply(c); err != nil {
+		return err
+	}
+	if err := b.providers.apply(c, p.table); err != nil {
 		return err
 	}
 	b.upstreams.apply(c)
@@ -325,6 +334,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		return err
 	})
 	err = g.Wait()
+	b.providers.close()
 	b.scrapes.CloseIdleConnections()
 	closeRecords()
 	return errors.Join(err, <-ledgerDone, b.closeStores())

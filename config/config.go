@@ -56,6 +56,7 @@ type Model struct {
 	Name     string   `yaml:"name"`
 	Aliases  []string `yaml:"aliases"`
 	Baseline string   `yaml:"baseline"` // provider/model of the price table; default Cost.Baseline
+	Failover string   `yaml:"failover"` // when a provider may serve it: never, down (default) or overload
 }
 
 // Worker is one vLLM server: exactly one of VLLM, Attach and Sim is set.
@@ -110,6 +111,7 @@ type Provider struct {
 	URL      string            `yaml:"url"`
 	Key      Secret            `yaml:"key"`
 	Models   map[string]string `yaml:"models"` // our name: theirs
+	Prices   map[string]string `yaml:"prices"` // our name: provider/model of the price table; default Name/theirs
 	SpendCap SpendCap          `yaml:"spend_cap"`
 }
 

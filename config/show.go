@@ -26,11 +26,17 @@ func (c *Config) ModelNames() []string {
 func (c *Config) Model(name string) Model {
 	i := slices.IndexFunc(c.Models, func(m Model) bool { return m.Name == name })
 	if i < 0 {
-		return Model{Name: name, Baseline: c.Cost.Baseline}
+		return Model{Name: name, Baseline: c.Cost.Baseline, Failover: FailoverDown}
 	}
 	m := c.Models[i]
 	m.Baseline = cmp.Or(m.Baseline, c.Cost.Baseline)
+	m.Failover = cmp.Or(m.Failover, FailoverDown)
 	return m
+}
+
+// PriceRef names what a model of the provider costs in the price table: provider/model.
+func (p *Provider) PriceRef(model string) string {
+	return cmp.Or(p.Prices[model], p.Name+"/"+p.Models[model])
 }
 
 // Exposed says whether the gateway is reachable from other machines in clear text.

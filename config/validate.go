@@ -25,6 +25,7 @@ func (r *report) validate(c *Config, prices PriceLookup) {
 	r.ports(c)
 	r.gpus(c)
 	r.providers(c)
+	r.failover(c)
 	r.simulated(c)
 	r.cost(c)
 	r.baselines(c, prices)

@@ -45,6 +45,7 @@ type call struct {
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
+	busy  bool          // a worker that was to serve it had too much to do
 
 	who   caller
 	stake stake // of its key's limits
@@ -60,8 +61,10 @@ type call struct {
 	priced    bool
 	done      bool // the lease is given back
 
-	space [8]route.Candidate
+	seats *[]route.Candidate // memory of cands, from the pool
 }
+
+var seats = sync.Pool{New: func() any { s := make([]route.Candidate, 0, 16); return &s }}
 
 // errStopping ends the calls that are left when the engine has waited long enough.
 var errStopping = errors.New("the engine is stopping")
@@ -95,7 +98,8 @@ var errStuck = errors.New("the client does not read its answer")
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who caller) {
 	now := time.Now()
 	c := &call{g: g, d: d, r: r, who: who}
-	c.cands = c.space[:0]
+	c.seats = seats.Get().(*[]route.Candidate)
+	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
 	if !r.ProtoAtLeast(1, 1) {
 		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
@@ -145,6 +149,7 @@ func (c *call) run() error {
 			return err
 		}
 		c.last = f
+		c.busy = c.busy || f.busy && !f.paid
 		switch {
 		case f.cut:
 			// Who has got this far may be asked again, but for the one that was lost just now.
@@ -244,10 +249,12 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.row.Class = api.ClassSimulated
 	case c.paid && c.row.Class == api.ClassServed:
 		c.row.Class = api.ClassFailover
+	case !c.paid && c.row.Class == api.ClassFailover: // the provider failed, and a worker is back
+		c.row.Class = api.ClassServed
 	}
-	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Outcome: api.OutcomeOpen})
+	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Provider: c.paid, Outcome: api.OutcomeOpen})
 	c.mu.Unlock()
-	if first {
+	if first || c.paid {
 		c.g.Accounts.Open(c.row)
 	}
 	f, err := c.exchange(ctx)
@@ -265,7 +272,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost

@@ -171,7 +171,7 @@ func (c *call) closing() (*fault, error) {
 
 // lost is what a client is told whose answer has begun and cannot be ended.
 func (c *call) lost(f *fault, why error) *refusal {
-	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: worker %s: %s", f.at, f.msg)}
+	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: %s: %s", f.who(), f.msg)}
 	if f.status == http.StatusGatewayTimeout {
 		r.code = "upstream_timeout"
 	}

@@ -46,6 +46,8 @@ type Gateway struct {
 
 	// Rated is given complete answers of text with their prompt, after Settle. It must not block.
 	Rated func(r *api.Request, prompt, answer string)
+	// Rates says whether the next answer would be rated: false saves reading its text. Nil: each is.
+	Rates func() bool
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
 	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the

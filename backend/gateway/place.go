@@ -106,9 +106,12 @@ func (c *call) nobody() error {
 		return c.last.refusal(c.row.Model, len(c.row.Attempts))
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
-	if states := c.states(); states == "" {
+	switch states := c.states(); {
+	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
+		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
+	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
-	} else {
+	default:
 		r.msg = fmt.Sprintf("model %q: no worker can serve and none is starting (%s): see \"vllmdeck worker list\"", c.row.Model, states)
 	}
 	return r
@@ -155,13 +158,22 @@ func (c *call) look() {
 
 // pick chooses among the candidates of the last look and counts the call in there.
 func (c *call) pick(overflow bool) (Lease, route.Reason) {
-	req := route.Request{Tried: c.tried, Overflow: overflow}
+	req := route.Request{Tried: c.tried, Overflow: overflow, Busy: c.busy}
 	for {
 		i, why := route.Pick(req, c.cands, rand.Uint64())
 		if i < 0 {
 			return Lease{}, why
 		}
 		l, ok := c.g.Upstreams.Acquire(c.cands[i].ID)
+		if ok && l.Reserve != nil {
+			var err error
+			if l.Model, err = l.Reserve(c.need()); err != nil {
+				l.Report(route.Neutral)
+				l.Release()
+				c.cands[i].Ready, c.cands[i].State = false, err.Error()
+				continue
+			}
+		}
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
