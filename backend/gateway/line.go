@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -112,10 +113,7 @@ func (g *Gateway) waiting(now time.Time) map[*call]spot {
 		return nil
 	}
 	g.mu.Lock()
-	lines := make(map[string]*queue, len(g.queues))
-	for model, q := range g.queues {
-		lines[model] = q
-	}
+	lines := maps.Clone(g.queues)
 	g.mu.Unlock()
 	spots := map[*call]spot{}
 	var cands []route.Candidate

@@ -47,6 +47,7 @@ const (
 
 // inArena runs f with a gateway whose target for the first token is arenaTarget.
 func inArena(t *testing.T, f func(*arena)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -81,7 +82,7 @@ func inArena(t *testing.T, f func(*arena)) {
 // send sends one request of a key and waits for its end.
 func (f *arena) send(key string, n int) outcome {
 	body := fmt.Sprintf(`{"model":"m","messages":[{"role":"user","content":"Question %d: what is a bridge?"}],"stream":true,"max_tokens":48,"ignore_eos":true}`, n)
-	req, err := http.NewRequest("POST", "http://gateway/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, "http://gateway/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
