@@ -114,6 +114,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
 	})
 	b.upstreams = newUpstreams(b.pool)
 	b.gateway = b.newGateway(o.Config)

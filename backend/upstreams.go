@@ -25,8 +25,9 @@ type upstreams struct {
 
 // upstream is what we keep of a worker beside its own status.
 type upstream struct {
-	mu      sync.Mutex // guards breaker
+	mu      sync.Mutex // guards breaker and alone
 	breaker route.Breaker
+	alone   time.Time // it asked to be left alone until then
 	meter   *cost.Meter
 }
 
@@ -127,10 +128,10 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		}
 		s := u.of(name)
 		s.mu.Lock()
-		open := s.breaker.Open(now)
+		open, busy := s.breaker.Open(now), now.Before(s.alone)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			Coming: coming(&w), State: stateWord(&w),
 		})
 	}
@@ -185,6 +186,15 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 				release()
 			})
 			return share
+		},
+		Beat: u.pool.Beat(id),
+		Busy: func(d time.Duration) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if at := time.Now().Add(d); at.After(s.alone) {
+				s.alone = at
+				time.AfterFunc(d, u.pool.Wake) // those who wait for it look again
+			}
 		},
 		Report: func(r route.Result) {
 			s.mu.Lock()

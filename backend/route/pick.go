@@ -119,7 +119,7 @@ func none(req Request, cands []Candidate) Reason {
 
 var hope = [...]int{Down: 0, Tried: 1, Starting: 2, Full: 3}
 
-func (c *Candidate) full() bool { return c.MaxSeqs > 0 && c.InFlight >= c.MaxSeqs }
+func (c *Candidate) full() bool { return c.Busy || c.MaxSeqs > 0 && c.InFlight >= c.MaxSeqs }
 
 func (r *Request) tried(id string) bool {
 	return len(r.Tried) > 0 && slices.Contains(r.Tried, id)
