@@ -37,6 +37,8 @@ type call struct {
 	paid  bool   // that is a provider
 
 	cands []route.Candidate
+	chain route.Chain // beginnings of the prompt
+	known bool        // chain is filled in
 	tried []string
 	last  *fault
 	queue time.Duration // waited in line

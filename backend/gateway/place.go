@@ -143,6 +143,14 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
 	}
+	affine := len(c.cands) > 1 && c.d.event != nil // with one worker there is nothing to choose, and not every route has a prompt
+	if affine {
+		if !c.known {
+			c.g.prefixes.Chain(&c.chain, c.req.raw(c.req.inputAt))
+			c.known = true
+		}
+		c.g.prefixes.Rate(&c.chain, c.cands)
+	}
 	req := route.Request{Tried: c.tried, Overflow: overflow}
 	for {
 		i, why := route.Pick(req, c.cands, rand.Uint64())
@@ -153,6 +161,9 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
+			if affine {
+				c.g.prefixes.Add(&c.chain, c.at)
+			}
 			return l, why
 		}
 		// It filled up or went away since the look: pass it over, and wait as for a full one.
