@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,7 +170,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 		c.Cost.GPUHour = nil
 		return c, nil
 	}
-	if err := r.reload(); err != nil {
+	if err := r.reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, text := r.chat(5)
@@ -271,14 +272,16 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 	r.load = func() (*config.Config, error) {
 		c := r.config(1)
-		c.Gateway.Queue = 7
+		c.Gateway.Queue, c.Warnings = 7, []string{"x.yaml:3:5: vLLM 0.32 has no flag --no-such-flag"}
 		return c, nil
 	}
 	if err := reload(); err != nil {
 		t.Fatal(err)
 	}
-	if list := r.notices.list(); len(list) == 0 || !strings.Contains(list[0].Text, `take effect with "vllmdeck restart"`) {
-		t.Errorf("notices = %+v, want one that says what was not applied", list)
+	for _, want := range []string{`take effect with "vllmdeck restart"`, "has no flag --no-such-flag"} {
+		if list := r.notices.list(); !slices.ContainsFunc(list, func(n api.Notice) bool { return strings.Contains(n.Text, want) }) {
+			t.Errorf("notices = %+v, want one with %q", list, want)
+		}
 	}
 }
 

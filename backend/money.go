@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -27,6 +28,9 @@ func (b *Backend) countMoney(ctx context.Context) error {
 	failing := false
 	for {
 		now := time.Now()
+		if err := b.providers.load(ctx, now); err != nil && !failing && ctx.Err() == nil {
+			b.log.Error("what providers have cost is not known yet", "error", err)
+		}
 		from := midnight(now)
 		t, err := b.totals(ctx, from, b.simulated())
 		switch {
@@ -54,7 +58,7 @@ func (b *Backend) totals(ctx context.Context, from time.Time, simulated bool) (*
 		return nil, err
 	}
 	if t.Workers != nil && *t.Workers < t.Shares {
-		t.Workers, t.Idle = api.Ptr(t.Shares), api.Ptr(api.Nanos(0))
+		t.Workers, t.Idle = new(t.Shares), new(api.Nanos(0))
 		t.Actual = api.Sum(t.Workers, t.Paid)
 	}
 	return t, nil
@@ -66,8 +70,10 @@ func midnight(t time.Time) time.Time {
 	return time.Date(y, m, d, 0, 0, 0, 0, t.Location())
 }
 
-// simulated says whether money here is simulated money: every worker is.
-func (b *Backend) simulated() bool { return allSimulated(b.pool.Statuses()) }
+// simulated says whether money here is simulated money: every worker is, and nobody is paid.
+func (b *Backend) simulated() bool {
+	return len(b.providers.list()) == 0 && allSimulated(b.pool.Statuses())
+}
 
 // net is the day's savings; nil where it is not known.
 func (m *money) net() *api.Nanos {
@@ -79,7 +85,7 @@ func (m *money) net() *api.Nanos {
 
 func (m *money) netUSD() *float64 {
 	if n := m.net(); n != nil {
-		return api.Ptr(n.USD())
+		return new(n.USD())
 	}
 	return nil
 }
@@ -89,7 +95,7 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	zone, _ := s.Time.Zone()
 	out := api.Money{
 		Period: "today", From: midnight(s.Time), Zone: zone, Basis: api.BasisGPUTime, RateLabel: p.label, Baseline: p.baseline,
-		Missing: p.missing, Simulated: allSimulated(s.Workers), Classes: []api.ClassCost{},
+		Missing: p.missing, Simulated: len(s.Providers) == 0 && allSimulated(s.Workers), Classes: []api.ClassCost{},
 	}
 	if p.perToken != nil {
 		out.Basis = api.BasisPerToken
@@ -101,16 +107,22 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	out.HourRate = hourRate(s.Workers)
 	if w := s.Windows; len(w) > 0 {
 		minute := lastMinute(&w[0])
-		out.OutputRate = api.Ptr(minute.output * 3600)
+		out.OutputRate = new(minute.output * 3600)
 	}
 	t := m.totals
 	if t == nil {
 		return out
 	}
+	if out.HourRate == nil && p.perToken == nil && slices.ContainsFunc(s.Workers, runs) {
+		// The ledger hears of a worker's time every few seconds; that it has no price is known now.
+		unpriced := *t
+		unpriced.Workers, unpriced.Actual, unpriced.Idle = nil, nil, nil
+		t = &unpriced
+	}
 	out.From = m.from
 	out.Requests, out.Usage, out.Unmetered = t.Requests, t.Usage, t.Unmetered
 	out.Actual, out.Idle, out.Would = t.Actual, t.Idle, t.Would
-	out.Savings = m.net()
+	out.Savings = cost.Savings(t.Would, t.Actual)
 	out.Percent = cost.Percent(t.Would, t.Actual)
 	out.Utilisation = t.Utilisation
 	for _, c := range t.Classes {
@@ -136,7 +148,7 @@ func hourRate(workers []api.Worker) *api.Nanos {
 	var sum api.Nanos
 	running := false
 	for _, w := range workers {
-		if w.Started.IsZero() || w.State == api.Stopped || w.State == api.Failed {
+		if !runs(w) {
 			continue
 		}
 		if w.HourCost == nil {
@@ -149,6 +161,11 @@ func hourRate(workers []api.Worker) *api.Nanos {
 		return nil
 	}
 	return &sum
+}
+
+// runs says whether a worker has a process that costs something.
+func runs(w api.Worker) bool {
+	return !w.Started.IsZero() && w.State != api.Stopped && w.State != api.Failed
 }
 
 type pace struct{ output float64 }
@@ -181,7 +198,7 @@ func (p *pricing) compare(t *ledger.Totals) comparison {
 	var c comparison
 	low, high := api.Nanos(0), api.Nanos(0)
 	banded := len(t.Earned) > 0
-	hostile := &api.Hostile{Would: api.Ptr(api.Nanos(0))}
+	hostile := &api.Hostile{Would: new(api.Nanos(0))}
 	for _, e := range t.Earned {
 		base, ok := p.table.At(e.Baseline, time.Now())
 		host := p.hostileOf(e.Model)

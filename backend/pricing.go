@@ -74,7 +74,11 @@ func (p *pricing) price(r *api.Request) {
 	}
 	for i := range r.Attempts {
 		a := &r.Attempts[i]
-		if hour := p.hours[a.Upstream]; hour != nil && p.perToken == nil {
+		switch hour := p.hours[a.Upstream]; {
+		case a.Provider: // its prices are the provider's own
+		case p.perToken != nil && i < len(r.Attempts)-1:
+			a.Actual = api.Ptr(api.Nanos(0)) // a flat rate is for what was served
+		case hour != nil && p.perToken == nil:
 			a.Actual = api.Ptr(cost.Share(*hour, time.Duration(a.Share)))
 		}
 	}
@@ -87,7 +91,7 @@ func (p *pricing) price(r *api.Request) {
 		}
 	case len(r.Attempts) == 0:
 		// It never reached a worker: no worker's time was used.
-		r.Actual = api.Ptr(api.Nanos(0))
+		r.Actual = new(api.Nanos(0))
 	default:
 		r.Actual = r.Attempts[len(r.Attempts)-1].Actual
 	}

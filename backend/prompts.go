@@ -231,7 +231,7 @@ func rate(n int, d time.Duration) *float64 {
 	if n < 2 || d <= 0 {
 		return nil
 	}
-	return api.Ptr(float64(n-1) / d.Seconds())
+	return new(float64(n-1) / d.Seconds())
 }
 
 // settle takes the figures of the gateway's own record of the request in place of ours.

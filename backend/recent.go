@@ -1,7 +1,9 @@
 package backend
 
 import (
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -33,6 +35,26 @@ func (r *recent) list(dst []api.Request, limit int) []api.Request {
 		dst = append(dst, r.ring[(r.next-1-i+len(r.ring))%len(r.ring)])
 	}
 	return dst
+}
+
+// ttft95 gives, by worker, the 95th percentile of the time to first token of the kept requests that
+// ended since a time.
+func (r *recent) ttft95(since time.Time) map[string]float64 {
+	all := map[string][]time.Duration{}
+	r.mu.Lock()
+	for i := range r.n {
+		q := &r.ring[(r.next-1-i+len(r.ring))%len(r.ring)]
+		if q.TTFT > 0 && q.Worker != "" && q.Started.Add(time.Duration(q.Duration)).After(since) {
+			all[q.Worker] = append(all[q.Worker], time.Duration(q.TTFT))
+		}
+	}
+	r.mu.Unlock()
+	out := make(map[string]float64, len(all))
+	for name, v := range all {
+		slices.Sort(v)
+		out[name] = v[(len(v)*95+99)/100-1].Seconds()
+	}
+	return out
 }
 
 // find gives the kept request with an id.

@@ -2,16 +2,16 @@ package backend
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
-func notice(i int) api.Notice { return api.Notice{Level: "info", Text: fmt.Sprint(i)} }
+func notice(i int) api.Notice { return api.Notice{Level: "info", Text: strconv.Itoa(i)} }
 
 func TestStateHasOneEngine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "state")

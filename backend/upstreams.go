@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 // request's share of a worker's time.
 type upstreams struct {
 	pool  *worker.Pool
+	paid  *providers
 	names atomic.Pointer[names]
 
 	mu    sync.RWMutex
@@ -25,28 +27,50 @@ type upstreams struct {
 
 // upstream is what we keep of a worker beside its own status.
 type upstream struct {
-	mu      sync.Mutex // guards breaker and alone
+	mu      sync.Mutex // guards all
 	breaker route.Breaker
-	alone   time.Time // it asked to be left alone until then
-	meter   *cost.Meter
+	alone   time.Time   // it asked to be left alone until then
+	born    time.Time   // when the process that meter is for started
+	meter   *cost.Meter // of that process alone
+	start   startTime
+}
+
+// meterOf gives the meter of the process that started at born. An earlier process's meter stops.
+func (s *upstream) meterOf(born, now time.Time) *cost.Meter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.meter == nil || born.After(s.born) {
+		if s.meter != nil {
+			s.meter.Stop(now)
+		}
+		s.born, s.meter = born, cost.NewMeter(now)
+	}
+	return s.meter
 }
 
 // names is how requests find their workers; immutable.
 type names struct {
 	models  []config.Model
-	resolve map[string]string   // name or alias: model
-	workers map[string][]string // model: workers, in the order of the config
+	resolve map[string]string     // name or alias: model
+	workers map[string][]string   // model: workers, in the order of the config
+	paid    map[string][]*paidAPI // model: providers that may serve it, in the order of the config
+	wait    time.Duration         // how long a request may wait for a worker
+	sim     map[string]bool       // models with simulated workers, which then has no other
+	allSim  bool                  // there is nothing but simulated workers
 }
 
-func newUpstreams(pool *worker.Pool) *upstreams {
-	u := &upstreams{pool: pool, state: map[string]*upstream{}}
+func newUpstreams(pool *worker.Pool, paid *providers) *upstreams {
+	u := &upstreams{pool: pool, paid: paid, state: map[string]*upstream{}}
 	u.names.Store(&names{})
 	return u
 }
 
 // apply takes the names of a new config.
 func (u *upstreams) apply(c *config.Config) {
-	n := &names{resolve: map[string]string{}, workers: map[string][]string{}}
+	n := &names{
+		resolve: map[string]string{}, workers: map[string][]string{}, paid: map[string][]*paidAPI{}, wait: c.Gateway.QueueWait,
+		sim: map[string]bool{}, allSim: len(c.Workers) > 0 && len(c.Providers) == 0,
+	}
 	for _, name := range c.ModelNames() {
 		m := c.Model(name)
 		n.models = append(n.models, m)
@@ -54,11 +78,28 @@ func (u *upstreams) apply(c *config.Config) {
 		for _, a := range m.Aliases {
 			n.resolve[a] = m.Name
 		}
+		for _, a := range u.paid.list() {
+			if m.Failover != config.FailoverNever && a.Serves(m.Name) {
+				n.paid[m.Name] = append(n.paid[m.Name], a)
+			}
+		}
 	}
 	for _, w := range c.Workers {
 		n.workers[w.Model] = append(n.workers[w.Model], w.Name)
+		n.sim[w.Model] = n.sim[w.Model] || w.Sim != nil
+		n.allSim = n.allSim && w.Sim != nil
 	}
 	u.names.Store(n)
+}
+
+// simulated says whether a model's workers are simulated; of a name that is no model, whether
+// everything here is.
+func (u *upstreams) simulated(model string) bool {
+	n := u.names.Load()
+	if _, known := n.resolve[model]; known {
+		return n.sim[model]
+	}
+	return n.allSim
 }
 
 // of gives what we keep of a worker.
@@ -72,7 +113,7 @@ func (u *upstreams) of(name string) *upstream {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if s = u.state[name]; s == nil {
-		s = &upstream{meter: cost.NewMeter(time.Now())}
+		s = &upstream{}
 		u.state[name] = s
 	}
 	return s
@@ -93,10 +134,14 @@ func (u *upstreams) Resolve(name string) (string, bool) {
 
 // Models implements gateway.Upstreams.
 func (u *upstreams) Models() []api.Model {
-	n := u.names.Load()
+	n, now := u.names.Load(), time.Now()
 	out := make([]api.Model, 0, len(n.models))
 	for _, m := range n.models {
 		am := api.Model{Name: m.Name, Aliases: m.Aliases, Baseline: m.Baseline}
+		for _, a := range n.paid[m.Name] {
+			am.Providers = append(am.Providers, a.Name())
+			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK
+		}
 		for _, name := range n.workers[m.Name] {
 			w, ok := u.pool.Status(name)
 			if !ok {
@@ -121,9 +166,17 @@ func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
 // Candidates implements gateway.Upstreams.
 func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
 	now := time.Now()
-	for _, name := range u.names.Load().workers[model] {
-		w, ok := u.pool.Status(name)
-		if !ok {
+	n := u.names.Load()
+	paid := false // a provider would take the request now
+	for _, a := range n.paid[model] {
+		i := slices.IndexFunc(n.models, func(m config.Model) bool { return m.Name == model })
+		c := u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now)
+		paid = paid || c.Ready && !c.Open
+		dst = append(dst, c)
+	}
+	for _, name := range n.workers[model] {
+		w, inFlight := u.pool.Peek(name)
+		if w == nil {
 			continue
 		}
 		s := u.of(name)
@@ -131,8 +184,9 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		open, busy := s.breaker.Open(now), now.Before(s.alone)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
-			Coming: coming(&w), State: stateWord(&w),
+			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
+			// Who has an alternative does not wait for what will hardly come in time.
+			Coming: coming(w) && (!paid || s.start.comesWithin(w, n.wait, now)), State: stateWord(w),
 		})
 	}
 	return dst
@@ -162,6 +216,9 @@ func (u *upstreams) Changed() <-chan struct{} { return u.pool.Changed() }
 
 // Acquire implements gateway.Upstreams.
 func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
+	if a := u.paid.find(id); a != nil {
+		return u.paid.lease(a), true
+	}
 	t, ok := u.pool.Target(id)
 	if !ok {
 		return gateway.Lease{}, false
@@ -175,14 +232,15 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 	s.mu.Lock()
 	attempt := s.breaker.Begin(now)
 	s.mu.Unlock()
-	mark := s.meter.Begin(now)
+	meter := s.meterOf(t.Started, now)
+	mark := meter.Begin(now)
 	var once sync.Once
 	var share time.Duration
 	return gateway.Lease{
 		URL: t.URL, Model: t.Model, Key: t.Key, Simulated: t.Simulated,
 		Release: func() time.Duration {
 			once.Do(func() {
-				share = s.meter.End(time.Now(), mark)
+				share = meter.End(time.Now(), mark)
 				release()
 			})
 			return share

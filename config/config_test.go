@@ -89,10 +89,17 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	d := Default()
 	d.State = "/home/me/.local/state/vllmdeck"
 	for _, pair := range [][2]any{
-		{c.Listen, d.Listen}, {c.State, d.State}, {c.Grace, d.Grace}, {c.Gateway, d.Gateway},
-		{c.Health, d.Health}, {c.Logs, d.Logs}, {c.Cost.Baseline, d.Cost.Baseline},
-		{c.Workers[0].Restart, DefaultWorker().Restart}, {c.Workers[0].Start, DefaultWorker().Start},
-		{c.Workers[0].StartTimeout, DefaultWorker().StartTimeout}, {c.Workers[0].StopTimeout, DefaultWorker().StopTimeout},
+		{c.Listen, d.Listen},
+		{c.State, d.State},
+		{c.Grace, d.Grace},
+		{c.Gateway, d.Gateway},
+		{c.Health, d.Health},
+		{c.Logs, d.Logs},
+		{c.Cost.Baseline, d.Cost.Baseline},
+		{c.Workers[0].Restart, DefaultWorker().Restart},
+		{c.Workers[0].Start, DefaultWorker().Start},
+		{c.Workers[0].StartTimeout, DefaultWorker().StartTimeout},
+		{c.Workers[0].StopTimeout, DefaultWorker().StopTimeout},
 		{c.Workers[0].VLLM.Bin, "vllm"},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
@@ -407,5 +414,20 @@ func TestReferencesOfWorkersStayReferences(t *testing.T) {
 	want := map[string]string{"A": "env:SECRET", "B": "file:" + dir + "/token"}
 	if got := c.Workers[0].VLLM.Env; !reflect.DeepEqual(got, want) {
 		t.Errorf("env = %v, want %v", got, want)
+	}
+}
+
+func TestKeysOfTheStateFolderCountWhereKeysAreNeeded(t *testing.T) {
+	text := []byte("listen: 0.0.0.0:8090\nstate: /s\nworkers:\n  - {name: w0, model: m, sim: {}}\n")
+	for _, there := range []bool{true, false} {
+		asked := ""
+		r := Reader{Env: env("HOME", "/h"), Keys: func(state string) bool { asked = state; return there }}
+		_, err := r.Parse("a.yaml", text)
+		if (err == nil) != there || asked != "/s" {
+			t.Errorf("with keys there = %v: asked of %q, error %v; want asked of /s, and an error only without", there, asked, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "vllmdeck keys create") {
+			t.Errorf("error %v does not say how to make a key", err)
+		}
 	}
 }

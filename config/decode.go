@@ -215,8 +215,8 @@ func fieldsOf(t reflect.Type) map[string]int {
 // keysOf lists the keys of a struct in their order.
 func keysOf(t reflect.Type) []string {
 	var out []string
-	for i := range t.NumField() {
-		if key := t.Field(i).Tag.Get("yaml"); key != "" && key != "-" {
+	for field := range t.Fields() {
+		if key := field.Tag.Get("yaml"); key != "" && key != "-" {
 			out = append(out, key)
 		}
 	}
@@ -230,7 +230,7 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string) {
 	}
 	if v.Kind() == reflect.Pointer {
 		p := reflect.New(v.Type().Elem())
-		if x, ok := p.Interface().(defaulter); ok {
+		if x, ok := reflect.TypeAssert[defaulter](p); ok {
 			x.setDefaults()
 		}
 		d.decode(n, p.Elem(), path)
@@ -302,7 +302,7 @@ func (d *decoder) decodeList(n ast.Node, v reflect.Value, path string) {
 			d.places[p] = d.places[path]
 		}
 		item := reflect.New(elem)
-		if x, ok := item.Interface().(defaulter); ok {
+		if x, ok := reflect.TypeAssert[defaulter](item); ok {
 			x.setDefaults()
 		}
 		if _, empty := n.(*ast.NullNode); empty {

@@ -1,9 +1,8 @@
 package config
 
 import (
+	"cmp"
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // DefaultBaseline is what would-have-cost is compared with unless something else is asked for.
@@ -35,8 +34,8 @@ func (c *Config) setDefaults() {
 	c.Listen = "127.0.0.1:8090"
 	c.Grace = 30 * time.Second
 	c.Gateway = Gateway{
-		CostInfo:      api.Ptr(true),
-		Continue:      api.Ptr(true),
+		CostInfo:      new(true),
+		Continue:      new(true),
 		MaxBody:       32 << 20,
 		Queue:         256,
 		QueueWait:     30 * time.Second,
@@ -52,7 +51,7 @@ func (c *Config) setDefaults() {
 }
 
 func (w *Worker) setDefaults() {
-	w.Start = api.Ptr(true)
+	w.Start = new(true)
 	w.StartTimeout = 30 * time.Minute
 	w.StopTimeout = 30 * time.Second
 	w.Restart.setDefaults()
@@ -74,14 +73,22 @@ const (
 	Never     = "never"
 )
 
+// Values of Model.Failover.
+const (
+	FailoverNever    = "never"    // no provider serves the model
+	FailoverDown     = "down"     // one does when no worker can, and none will within queue_wait
+	FailoverOverload = "overload" // also when workers have too much to do: the line is full, or the wait is over
+)
+
 // fill sets the defaults that depend on other keys.
 func (c *Config) fill() {
 	for i := range c.Models {
 		if c.Models[i].Baseline == "" {
 			c.Models[i].Baseline = c.Cost.Baseline
 		}
+		c.Models[i].Failover = cmp.Or(c.Models[i].Failover, FailoverDown)
 	}
 	if p := c.Cost.PerToken; p != nil && p.Cached == nil {
-		p.Cached = api.Ptr(p.Input)
+		p.Cached = new(p.Input)
 	}
 }

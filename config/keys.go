@@ -42,22 +42,21 @@ func homesOf(key string) []string {
 
 // eachKey calls f for each key of t and of the types within.
 func eachKey(t reflect.Type, path string, f func(path, key string)) {
-	for i := range t.NumField() {
-		field := t.Field(i)
+	for field := range t.Fields() {
 		key := field.Tag.Get("yaml")
 		if key == "" || key == "-" {
 			continue
 		}
 		f(path, key)
-		sub, p := field.Type, join(path, key)
+		sub, depth := field.Type, 0
 		for sub.Kind() == reflect.Pointer || sub.Kind() == reflect.Slice {
 			if sub.Kind() == reflect.Slice {
-				p += "[]"
+				depth++
 			}
 			sub = sub.Elem()
 		}
 		if sub.Kind() == reflect.Struct && sub != reflect.TypeFor[Secret]() {
-			eachKey(sub, p, f)
+			eachKey(sub, join(path, key)+strings.Repeat("[]", depth), f)
 		}
 	}
 }

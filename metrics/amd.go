@@ -39,7 +39,7 @@ func parseAMD(out []byte) ([]api.GPU, error) {
 		}
 		g := api.GPU{Index: strconv.Itoa(int(*index)), Name: "AMD GPU"}
 		if v := amdNumber(dig(c, "usage", "gfx_activity")); v != nil && *v <= 100 {
-			g.Utilisation = api.Ptr(*v / 100)
+			g.Utilisation = new(*v / 100)
 		}
 		g.MemoryTotal = amdBytes(dig(c, "mem_usage", "total_vram"))
 		g.MemoryUsed = amdBytes(dig(c, "mem_usage", "used_vram"))
@@ -93,7 +93,7 @@ func amdBytes(v any) *int64 {
 	if *n*unit >= 1<<60 {
 		return nil
 	}
-	return api.Ptr(int64(*n * unit))
+	return new(int64(*n * unit))
 }
 
 // parseROCm reads rocm-smi's JSON: an object of cards whose values are all strings. Lines of

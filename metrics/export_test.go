@@ -3,7 +3,9 @@ package metrics
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,9 +22,9 @@ func exporter() *Exporter {
 		Engine:  api.Engine{Memory: 50 << 20, Ledger: api.Ledger{Queued: 3}},
 		Models:  []api.Model{{Name: "toy"}},
 		Traffic: api.Traffic{InFlight: 4, Queued: 2},
-		Money:   api.Money{Actual: api.Ptr(2 * api.Dollar), Savings: api.Ptr(-api.Dollar / 2)},
+		Money:   api.Money{Actual: new(2 * api.Dollar), Savings: new(-api.Dollar / 2)},
 		Workers: []api.Worker{{
-			Name: "w0", Model: "toy", State: api.Ready, Restarts: 2, InFlight: 4, KV: api.Ptr(0.25),
+			Name: "w0", Model: "toy", State: api.Ready, Restarts: 2, InFlight: 4, KV: new(0.25),
 			Phases: []api.PhaseTime{{Name: api.PhaseWeights, Seconds: 12.5, Done: true}},
 		}},
 	})
@@ -30,7 +32,7 @@ func exporter() *Exporter {
 		ID: "req-secret", Key: "key-secret", Model: "toy", Worker: "w0", Route: "chat", Outcome: api.OutcomeOK, Class: api.ClassServed,
 		Usage: api.Usage{Input: 70, CacheRead: 30, Output: 12}, UsageSource: api.UsageUpstream,
 		TTFT: api.Span(80 * time.Millisecond), ITL: api.Span(12 * time.Millisecond), Duration: api.Span(2 * time.Second),
-		Actual: api.Ptr(api.Dollar / 4),
+		Actual: new(api.Dollar / 4),
 	})
 	return e
 }
@@ -38,7 +40,7 @@ func exporter() *Exporter {
 func exposed(t *testing.T, e *Exporter) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	e.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	e.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	b, _ := io.ReadAll(w.Result().Body)
 	if w.Code != 200 {
 		t.Fatalf("page: %d %s", w.Code, b)
@@ -114,7 +116,7 @@ func TestNamesThatClientsMakeUpBecomeNoSeries(t *testing.T) {
 	for i := range 2000 {
 		e.Observe(&api.Request{
 			Model: fmt.Sprint("made-up-", i), Route: fmt.Sprint("/r", i), Worker: fmt.Sprint("w\xff", i),
-			Outcome: "outcome " + fmt.Sprint(i), Class: fmt.Sprint("class", i), Actual: api.Ptr(api.Dollar),
+			Outcome: "outcome " + strconv.Itoa(i), Class: fmt.Sprint("class", i), Actual: new(api.Dollar),
 		})
 	}
 	has(t, exposed(t, e), `vllmdeck_cost_usd_total{class="other",simulated="false"} 2000`)
@@ -141,8 +143,8 @@ func TestModelsStayKnownAfterTheyLeft(t *testing.T) {
 func TestLegsThatFailedAreClassRetry(t *testing.T) {
 	e := exporter()
 	e.Observe(&api.Request{
-		Model: "toy", Outcome: api.OutcomeOK, Class: api.ClassFailover, Actual: api.Ptr(3 * api.Dollar),
-		Attempts: []api.Attempt{{Upstream: "w0", Actual: api.Ptr(api.Dollar)}, {Upstream: "openai", Actual: api.Ptr(2 * api.Dollar)}},
+		Model: "toy", Outcome: api.OutcomeOK, Class: api.ClassFailover, Actual: new(3 * api.Dollar),
+		Attempts: []api.Attempt{{Upstream: "w0", Actual: new(api.Dollar)}, {Upstream: "openai", Actual: new(2 * api.Dollar)}},
 	})
 	p := exposed(t, e)
 	has(t, p, `vllmdeck_cost_usd_total{class="retry",simulated="false"} 1`)

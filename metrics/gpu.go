@@ -119,7 +119,7 @@ func (g *GPUs) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, gpuMax)
 	}
-	return nil
+	return nil //nolint:nilerr // what a tool ended with has been logged
 }
 
 // watch runs the first tool there is until it ends. "" is none.
@@ -150,7 +150,7 @@ var errField = errors.New("nvidia-smi does not know a field that was asked for")
 func (g *GPUs) follow(ctx context.Context, path string, fields []string) error {
 	if g.stuck != nil {
 		select {
-		case <-g.stuck:
+		case <-g.stuck: //nolint:errcheck // how it ended was said when it was given up
 			g.stuck = nil
 		case <-ctx.Done():
 			return nil

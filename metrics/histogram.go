@@ -117,9 +117,9 @@ func (h *Histogram) Summary() api.Quantiles {
 	if !h.quantiles([]float64{0.5, 0.95, 0.99}, at[:]) {
 		return q
 	}
-	q.Mean = api.Ptr(float64(h.sum) / float64(h.count) / 1e9)
-	q.P50, q.P95, q.P99 = api.Ptr(at[0].Seconds()), api.Ptr(at[1].Seconds()), api.Ptr(at[2].Seconds())
-	q.Max = api.Ptr(h.max.Seconds())
+	q.Mean = new(float64(h.sum) / float64(h.count) / 1e9)
+	q.P50, q.P95, q.P99 = new(at[0].Seconds()), new(at[1].Seconds()), new(at[2].Seconds())
+	q.Max = new(h.max.Seconds())
 	return q
 }
 

@@ -10,7 +10,7 @@ import (
 
 func TestCellsAreContiguousAndRise(t *testing.T) {
 	last := -1
-	for us := uint64(0); us < 1<<14; us++ {
+	for us := range uint64(1 << 14) {
 		c := cell(us)
 		if c != last && c != last+1 {
 			t.Fatalf("cell(%d) = %d after %d, want the same or the next", us, c, last)

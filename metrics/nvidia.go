@@ -72,11 +72,10 @@ type GPUProcess struct {
 func GPUProcesses(ctx context.Context) ([]GPUProcess, error) {
 	path, err := exec.LookPath("nvidia-smi")
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // see above
 	}
 	out, err := output(ctx, path, "--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits")
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, fmt.Errorf("list GPU processes: %s (%w)", strings.TrimSpace(string(out)), err)
 	} else if err != nil {
 		return nil, fmt.Errorf("list GPU processes: %w", err)
@@ -136,5 +135,5 @@ func mebibytes(s string) *int64 {
 	if v == nil || *v > 1<<40 {
 		return nil
 	}
-	return api.Ptr(int64(*v * (1 << 20)))
+	return new(int64(*v * (1 << 20)))
 }

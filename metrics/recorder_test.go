@@ -212,8 +212,8 @@ func TestInFlightIsAMeanOverTime(t *testing.T) {
 
 func TestSavingsRunOnAndMayBeUnknown(t *testing.T) {
 	r := NewRecorder(noon)
-	r.Savings(noon, api.Ptr(1.5))
-	r.Savings(noon.Add(2*time.Second), api.Ptr(-2.0))
+	r.Savings(noon, new(1.5))
+	r.Savings(noon.Add(2*time.Second), new(-2.0))
 	r.Savings(noon.Add(3*time.Second), nil)
 	w := r.Windows(noon.Add(3 * time.Second))[0]
 	want := []float64{1.5, 1.5, 1.5, 1.5, -2, -2}

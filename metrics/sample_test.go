@@ -177,11 +177,12 @@ func TestNewNamesAreNoticed(t *testing.T) {
 	if !slices.Equal(s.Unknown, []string{"vllm:brand_new_total"}) {
 		t.Errorf("unknown = %v, want vllm:brand_new_total alone", s.Unknown)
 	}
-	flood := "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
+	var flood strings.Builder
+	flood.WriteString("# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n")
 	for i := range 500 {
-		flood += "# TYPE vllm:x" + strings.Repeat("y", i) + " gauge\n"
+		flood.WriteString("# TYPE vllm:x" + strings.Repeat("y", i) + " gauge\n")
 	}
-	if s := parse(t, flood); len(s.Unknown) != maxUnknown {
+	if s := parse(t, flood.String()); len(s.Unknown) != maxUnknown {
 		t.Errorf("%d unknown names, want at most %d", len(s.Unknown), maxUnknown)
 	}
 }

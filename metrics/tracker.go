@@ -8,6 +8,9 @@ import (
 const (
 	// rateWindow is the past that Rates looks at.
 	rateWindow = time.Minute
+	// rateRecent is what a pace is taken over: long enough for a steady number, short enough
+	// that a worker that has just gone quiet shows it. A scrape every 5 s still covers it.
+	rateRecent = 10 * time.Second
 	// rateSlack keeps the scrape just before the window, so that a scrape every 5 s still
 	// covers the whole minute.
 	rateSlack = 6 * time.Second
@@ -63,13 +66,13 @@ type point struct {
 	totals
 }
 
-// Rates describe the last minute. What the scrapes do not tell is nil.
+// Rates describe the last minute, paces the last ten seconds. What the scrapes do not tell is nil.
 type Rates struct {
-	Out     *float64 // tokens generated per second
-	In      *float64 // prompt tokens per second, cached ones included
+	Out     *float64 // tokens generated per second, last ten seconds
+	In      *float64 // prompt tokens per second, cached ones included, last ten seconds
+	Steps   *float64 // engine steps per second, last ten seconds
 	Preempt *float64 // preemptions per second
 	Prefix  *float64 // share of prompt tokens found in the prefix cache, 0..1
-	Steps   *float64 // engine steps per second
 
 	TTFT95  *Estimate // seconds
 	ITL95   *Estimate // seconds
@@ -206,19 +209,25 @@ func (t *Tracker) Rates(now time.Time) Rates {
 	}
 	a, b := t.points[from], t.points[len(t.points)-1]
 	// A scrape that was missed is a gap, not a zero: divide by the time that is covered.
-	span := b.at.Sub(a.at)
-	if span < rateLeast || now.Sub(b.at) > rateStale {
+	if b.at.Sub(a.at) < rateLeast || now.Sub(b.at) > rateStale {
 		return r
 	}
-	rate := func(c counter) *float64 {
+	rate := func(a point, c counter) *float64 {
 		if !a.known[c] || !b.known[c] {
 			return nil
 		}
-		v := max(0, b.counters[c]-a.counters[c]) / span.Seconds()
+		v := max(0, b.counters[c]-a.counters[c]) / b.at.Sub(a.at).Seconds()
 		return &v
 	}
-	r.Out, r.In, r.Preempt, r.Steps = rate(cGeneration), rate(cPrompt), rate(cPreempt), rate(cSteps)
-	if q, h := rate(cQueries), rate(cHits); q != nil && h != nil {
+	recent := a // the newest that is ten seconds old, else the oldest there is
+	for _, p := range t.points[from:] {
+		if p.at.After(b.at.Add(-rateRecent)) {
+			break
+		}
+		recent = p
+	}
+	r.Out, r.In, r.Steps, r.Preempt = rate(recent, cGeneration), rate(recent, cPrompt), rate(recent, cSteps), rate(a, cPreempt)
+	if q, h := rate(a, cQueries), rate(a, cHits); q != nil && h != nil {
 		if *q > 0 {
 			v := min(1, *h / *q)
 			r.Prefix = &v

@@ -4,16 +4,14 @@ import (
 	"math"
 	"testing"
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // scrape is a sample after so many tokens, steps and requests with this time to first token.
 func scrape(tokens, steps, fast, slow float64) *Sample {
 	return &Sample{
 		Started: noon, Created: 1,
-		Generation: &tokens, Steps: &steps, Prompt: api.Ptr(10 * tokens), Preemptions: api.Ptr(0.0),
-		Queries: api.Ptr(10 * tokens), Hits: api.Ptr(4 * tokens),
+		Generation: &tokens, Steps: &steps, Prompt: new(10 * tokens), Preemptions: new(0.0),
+		Queries: new(10 * tokens), Hits: new(4 * tokens),
 		TTFT: &Buckets{Bounds: []float64{0.1, 1, math.Inf(1)}, Counts: []float64{fast, fast + slow, fast + slow}, Sum: slow},
 	}
 }
@@ -51,6 +49,22 @@ func TestRatesAreOverTheTimeBetweenScrapes(t *testing.T) {
 	}
 	if got := tr.Steps(); got != 20 {
 		t.Errorf("Steps = %v, want 20 since the first scrape", got)
+	}
+}
+
+func TestAPaceIsOfTheLastTenSeconds(t *testing.T) {
+	var tr Tracker
+	for s := range 61 {
+		tokens := 100 * min(float64(s), 45) // busy for 45 s, then quiet
+		tr.Add(at(s), scrape(tokens, float64(s)/100, 0, 0))
+		switch s {
+		case 44:
+			want(t, "out while busy", tr.Rates(at(s)).Out, 100)
+		case 50:
+			want(t, "out 5 s after the end", tr.Rates(at(s)).Out, 50)
+		case 60:
+			want(t, "out 15 s after the end", tr.Rates(at(s)).Out, 0)
+		}
 	}
 }
 
@@ -101,7 +115,7 @@ func TestResetCountsThePresentValueAlone(t *testing.T) {
 		change(s)
 		tr.Add(at(20), s)
 		r := tr.Rates(at(20))
-		out := (1000 + *s.Generation) / 20
+		out := *s.Generation / 10
 		want(t, name+": out", r.Out, out)
 		if got, w := tr.Steps(), 100+*s.Steps; got != w {
 			t.Errorf("%s: Steps = %v, want %v", name, got, w)
@@ -132,14 +146,14 @@ func TestOtherBoundsStartTheHistogramAnew(t *testing.T) {
 func TestMovedSeesStepsAndPrefill(t *testing.T) {
 	var tr Tracker
 	s := scrape(0, 0, 0, 0)
-	s.KV = api.Ptr(0.1)
+	s.KV = new(0.1)
 	tr.Add(at(0), s)
 	tr.Add(at(1), s)
 	if got := tr.Moved(); !got.IsZero() {
 		t.Errorf("Moved = %v of a frozen engine, want never", got)
 	}
 	prefill := scrape(0, 0, 0, 0)
-	prefill.KV = api.Ptr(0.2)
+	prefill.KV = new(0.2)
 	tr.Add(at(2), prefill)
 	if got := tr.Moved(); !got.Equal(at(2)) {
 		t.Errorf("Moved = %v, want the scrape in which KV usage changed", got)

@@ -21,20 +21,38 @@ func later(w api.Window, k int) api.Window {
 
 func TestColumnsDoNotJitter(t *testing.T) {
 	w := windowOf(5*time.Minute, fixedNow, 1)
-	step := func(n int) int64 { return int64(w.Span) / int64(n) }
 	for _, n := range []int{60, 68, 104, 120, 146, 300} {
 		for _, f := range []fold{foldMax, foldMean} {
 			before := points(&w, w.Output, n, f)
 			for k := 1; k < 8; k++ {
 				next := later(w, k)
 				after := points(&next, next.Output, n, f)
-				moved := int((next.End.UnixNano()-1)/step(n) - (w.End.UnixNano()-1)/step(n))
+				last, _ := newestPoint(&w, n)
+				newest, _ := newestPoint(&next, n)
+				moved := int(newest - last)
 				// The oldest point may have lost buckets that left the window, the newest gained some.
 				for i := moved + 4; i < n-4; i++ {
 					if got, want := after[i-moved], before[i]; got != want {
 						t.Fatalf("n=%d fold=%d after %d buckets: point %d is %v, was %v", n, f, k, i-moved, got, want)
 					}
 				}
+			}
+		}
+	}
+}
+
+// A chart never ends in a hole: when the clock passes into a point in which no bucket begins yet,
+// the point is not there.
+func TestTheNewestPointIsKnown(t *testing.T) {
+	w := windowOf(5*time.Minute, fixedNow, 1)
+	for n := 1; n < 300; n++ {
+		for k := range 8 {
+			next := later(w, k)
+			if pts := points(&next, next.Output, n, foldMean); !known(pts[n-1]) {
+				t.Fatalf("n=%d after %d buckets: the newest point is unknown", n, k)
+			}
+			if d := partialFrom(&next, n); d < 0 || d >= n {
+				t.Fatalf("n=%d after %d buckets: partial from %d", n, k, d)
 			}
 		}
 	}
@@ -97,12 +115,46 @@ func TestPlotSurvivesWhatAsciigraphDoesNot(t *testing.T) {
 func TestNumbersFitAndSayWhatTheyKnow(t *testing.T) {
 	f := func(v float64) *api.Nanos { n, _ := api.FromUSD(v); return &n }
 	for _, tc := range []struct{ got, want Text }{
-		{rate(0), "0"}, {rate(0.04), "0.04"}, {rate(2.44), "2.4"}, {rate(9.96), "10"}, {rate(310.4), "310"}, {rate(9999), "9999"}, {rate(9999.7), "10.0k"}, {rate(1_120_000), "1.12M"}, {rate(math.NaN()), "-"},
-		{seconds(0), "0ms"}, {seconds(.0004), "0.4ms"}, {seconds(.1824), "182ms"}, {seconds(.9996), "1.00s"}, {seconds(81), "81.0s"}, {seconds(723), "12m03s"}, {seconds(math.NaN()), "-"}, {seconds(-1), "-"},
-		{percent(0), "0%"}, {percent(.0024), "0.2%"}, {percent(.00001), "<0.1%"}, {percent(.61), "61%"},
-		{money(nil), "-"}, {money(f(0)), "$0.00"}, {money(f(37.5)), "$37.50"}, {money(f(-2.2)), "-$2.20"}, {money(f(.000123456)), "$0.000123"}, {money(f(1234567)), "$1,234,567"}, {signed(f(1)), "+$1.00"}, {signed(f(-1)), "-$1.00"},
-		{span(0), "-"}, {age(90 * time.Second), "1m"}, {age(72 * time.Hour), "3d"}, {size(71 << 30), "71G"}, {metered(5, api.UsageUpstream), "5"}, {metered(5, api.UsageCounted), "≈5"}, {metered(5, api.UsageUnknown), "-"}, {metered(5, ""), "-"},
-		{quantile(nil, 500, 20), "-"}, {quantile(api.Ptr(.5), 500, 20), "500ms"}, {quantile(api.Ptr(.5), 19, 20), "~500ms"},
+		{rate(0), "0"},
+		{rate(0.04), "0.04"},
+		{rate(2.44), "2.4"},
+		{rate(9.96), "10"},
+		{rate(310.4), "310"},
+		{rate(9999), "9999"},
+		{rate(9999.7), "10.0k"},
+		{rate(1_120_000), "1.12M"},
+		{rate(math.NaN()), "-"},
+		{seconds(0), "0ms"},
+		{seconds(.0004), "0.4ms"},
+		{seconds(.1824), "182ms"},
+		{seconds(.9996), "1.00s"},
+		{seconds(81), "81.0s"},
+		{seconds(723), "12m03s"},
+		{seconds(math.NaN()), "-"},
+		{seconds(-1), "-"},
+		{percent(0), "0%"},
+		{percent(.0024), "0.2%"},
+		{percent(.00001), "<0.1%"},
+		{percent(.61), "61%"},
+		{money(nil), "-"},
+		{money(f(0)), "$0.00"},
+		{money(f(37.5)), "$37.50"},
+		{money(f(-2.2)), "-$2.20"},
+		{money(f(.000123456)), "$0.000123"},
+		{money(f(1234567)), "$1,234,567"},
+		{signed(f(1)), "+$1.00"},
+		{signed(f(-1)), "-$1.00"},
+		{span(0), "-"},
+		{age(90 * time.Second), "1m"},
+		{age(72 * time.Hour), "3d"},
+		{size(71 << 30), "71G"},
+		{metered(5, api.UsageUpstream), "5"},
+		{metered(5, api.UsageCounted), "≈5"},
+		{metered(5, api.UsageUnknown), "-"},
+		{metered(5, ""), "-"},
+		{quantile(nil, 500, 20), "-"},
+		{quantile(new(.5), 500, 20), "500ms"},
+		{quantile(new(.5), 19, 20), "~500ms"},
 	} {
 		if tc.got != tc.want {
 			t.Errorf("got %q, want %q", tc.got, tc.want)

@@ -127,11 +127,23 @@ func TestStates(t *testing.T) {
 		keys []string
 		opt  Options
 	}{
-		{"failed", 100, 30, []string{"2", "j", "j", "j", "["}, Options{}}, {"starting", 100, 30, []string{"2", "j", "j"}, Options{}}, {"args", 100, 30, []string{"2", "]", "]"}, Options{}},
-		{"log", 120, 40, []string{"2", "v"}, Options{}}, {"zoom", 120, 40, []string{"tab", "tab", "tab", "z"}, Options{}}, {"cursor", 120, 40, []string{"tab", "tab", "left", "left", "left"}, Options{}},
-		{"stop dialog", 80, 24, []string{"s"}, Options{}}, {"palette", 80, 24, []string{":", "s", "t"}, Options{}}, {"help", 100, 40, []string{"?"}, Options{}}, {"explain", 80, 24, []string{"4", "E"}, Options{}},
-		{"readonly help", 100, 40, []string{"?"}, Options{ReadOnly: true}}, {"one pane", 70, 20, nil, Options{}}, {"list", 50, 12, nil, Options{}}, {"line", 38, 5, nil, Options{}}, {"ascii", 100, 34, nil, Options{ASCII: true}},
-		{"paused", 80, 24, []string{"p"}, Options{}}, {"no match", 80, 24, []string{"/", "q", "q", "q", "enter"}, Options{}},
+		{"failed", 100, 30, []string{"2", "j", "j", "j", "["}, Options{}},
+		{"starting", 100, 30, []string{"2", "j", "j"}, Options{}},
+		{"args", 100, 30, []string{"2", "]", "]"}, Options{}},
+		{"log", 120, 40, []string{"2", "v"}, Options{}},
+		{"zoom", 120, 40, []string{"tab", "tab", "tab", "z"}, Options{}},
+		{"cursor", 120, 40, []string{"tab", "tab", "left", "left", "left"}, Options{}},
+		{"stop dialog", 80, 24, []string{"s"}, Options{}},
+		{"palette", 80, 24, []string{":", "s", "t"}, Options{}},
+		{"help", 100, 40, []string{"?"}, Options{}},
+		{"explain", 80, 24, []string{"4", "E"}, Options{}},
+		{"readonly help", 100, 40, []string{"?"}, Options{ReadOnly: true}},
+		{"one pane", 70, 20, nil, Options{}},
+		{"list", 50, 12, nil, Options{}},
+		{"line", 38, 5, nil, Options{}},
+		{"ascii", 100, 34, nil, Options{ASCII: true}},
+		{"paused", 80, 24, []string{"p"}, Options{}},
+		{"no match", 80, 24, []string{"/", "q", "q", "q", "enter"}, Options{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := at(tc.w, tc.h, fixture("real", fixedNow), tc.opt)
@@ -492,12 +504,16 @@ func wild(r *rand.Rand) *api.Snapshot {
 		return []*api.Nanos{nil, &vs[r.IntN(len(vs))]}[r.IntN(2)]
 	}
 	for range r.IntN(64) {
-		s.Workers = append(s.Workers, api.Worker{Name: text(), Model: text(), State: api.State([]string{"ready", "failed", "starting", "stopped", "", "odd"}[r.IntN(6)]), Error: text(), Remedy: text(), Phase: text(), Progress: f(), KV: f(), Running: f(), Waiting: f(), OutRate: f(), TTFT95: f(), Prefix: f(), CPU: f(), Preempt: f(),
-			RSS: r.Int64() - 1<<62, HourCost: n(), Trend: api.Series{math.NaN(), 1, math.Inf(1)}, Command: []string{text(), text()}, GPUs: []string{text(), "0"}, Phases: []api.PhaseTime{{Name: text(), Seconds: math.NaN()}, {Name: text(), Seconds: 1e12}, {Name: "x", Seconds: -4}}, Exit: text(), Version: text(), Since: time.Unix(r.Int64N(1e12), 0)})
+		s.Workers = append(s.Workers, api.Worker{
+			Name: text(), Model: text(), State: api.State([]string{"ready", "failed", "starting", "stopped", "", "odd"}[r.IntN(6)]), Error: text(), Remedy: text(), Phase: text(), Progress: f(), KV: f(), Running: f(), Waiting: f(), OutRate: f(), TTFT95: f(), Prefix: f(), CPU: f(), Preempt: f(),
+			RSS: r.Int64() - 1<<62, HourCost: n(), Trend: api.Series{math.NaN(), 1, math.Inf(1)}, Command: []string{text(), text()}, GPUs: []string{text(), "0"}, Phases: []api.PhaseTime{{Name: text(), Seconds: math.NaN()}, {Name: text(), Seconds: 1e12}, {Name: "x", Seconds: -4}}, Exit: text(), Version: text(), Since: time.Unix(r.Int64N(1e12), 0),
+		})
 	}
 	for range r.IntN(80) {
-		s.Requests = append(s.Requests, api.Request{ID: text(), Model: text(), Worker: text(), Key: text(), Outcome: []string{"open", "ok", "error", "", text()}[r.IntN(5)], Status: r.IntN(1000), Error: text(), Finish: text(), Usage: api.Usage{Input: r.Int64(), Output: r.Int64() - 1<<62}, UsageSource: []string{"upstream", "counted", "unknown", ""}[r.IntN(4)],
-			TTFT: api.Span(r.Int64() - 1<<62), Duration: api.Span(r.Int64() - 1<<62), Queue: api.Span(r.Int64()), Actual: n(), Would: n(), Health: f(), Attempts: []api.Attempt{{Upstream: text(), Error: text(), Actual: n()}}, Baseline: text(), Class: text()})
+		s.Requests = append(s.Requests, api.Request{
+			ID: text(), Model: text(), Worker: text(), Key: text(), Outcome: []string{"open", "ok", "error", "", text()}[r.IntN(5)], Status: r.IntN(1000), Error: text(), Finish: text(), Usage: api.Usage{Input: r.Int64(), Output: r.Int64() - 1<<62}, UsageSource: []string{"upstream", "counted", "unknown", ""}[r.IntN(4)],
+			TTFT: api.Span(r.Int64() - 1<<62), Duration: api.Span(r.Int64() - 1<<62), Queue: api.Span(r.Int64()), Actual: n(), Would: n(), Health: f(), Attempts: []api.Attempt{{Upstream: text(), Error: text(), Actual: n()}}, Baseline: text(), Class: text(),
+		})
 	}
 	for range r.IntN(30) {
 		s.Notices = append(s.Notices, api.Notice{Level: []string{"error", "warning", "info", ""}[r.IntN(4)], Text: text(), Worker: text(), Active: r.IntN(2) == 0})

@@ -229,8 +229,10 @@ func (c *Console) askStop(keep bool) {
 	} else if len(names) > 0 {
 		lines = append(lines, part{stBad, "These workers stop with it: " + clean(strings.Join(names, ", ")) + "."})
 	}
-	c.ask(&dialog{title: "Stop the engine?", lines: lines, yes: "stop", typed: "stop",
-		do: func(c *Console) tea.Cmd { return c.act(api.Action{Verb: api.EngineStop, Args: args}) }})
+	c.ask(&dialog{
+		title: "Stop the engine?", lines: lines, yes: "stop", typed: "stop",
+		do: func(c *Console) tea.Cmd { return c.act(api.Action{Verb: api.EngineStop, Args: args}) },
+	})
 }
 
 func sim(on bool) Text {
@@ -334,7 +336,7 @@ func shellQuote(args []string) string {
 	out := make([]string, len(args))
 	for i, a := range args {
 		if a != "" && strings.IndexFunc(a, func(r rune) bool {
-			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:=,@+", r))
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_./:=,@+", r)
 		}) < 0 {
 			out[i] = a
 			continue

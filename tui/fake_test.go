@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,12 +69,12 @@ func (f *fake) Snapshot(context.Context) (*api.Snapshot, error) {
 	s.Seq = f.seq
 	for i := range f.prompts {
 		p := &f.prompts[i]
-		n := int64(time.Since(p.Started).Milliseconds() / 40)
+		n := time.Since(p.Started).Milliseconds() / 40
 		p.State, p.TTFT, p.UsageSource = "streaming", api.Span(120*time.Millisecond), api.UsageCounted
 		p.Usage = api.Usage{Input: 41, Output: min(n, 220)}
-		p.Rate = api.Ptr(25.1)
+		p.Rate = new(25.1)
 		if n >= 220 {
-			p.State, p.Duration, p.UsageSource, p.Finish, p.Actual, p.Would, p.Health = "done", api.Span(9*time.Second), api.UsageUpstream, "stop", nd(0.000214), nd(0.00031), api.Ptr(0.91)
+			p.State, p.Duration, p.UsageSource, p.Finish, p.Actual, p.Would, p.Health = "done", api.Span(9*time.Second), api.UsageUpstream, "stop", nd(0.000214), nd(0.00031), new(0.91)
 		}
 	}
 	s.Prompts = append(append([]api.Prompt{}, f.prompts...), s.Prompts...)
@@ -217,10 +218,12 @@ func fixture(kind string, now time.Time) *api.Snapshot {
 	fixtureWorkers(s, kind, now)
 	fixtureMoney(s, kind, now)
 	fixtureRequests(s, kind, now)
-	s.Host = api.Host{CPUs: 64, CPU: api.Ptr(11.4), MemoryTotal: 512 << 30, MemoryFree: 391 << 30}
+	s.Host = api.Host{CPUs: 64, CPU: new(11.4), MemoryTotal: 512 << 30, MemoryFree: 391 << 30}
 	s.Traffic = api.Traffic{InFlight: 45, Queued: 14, Total: 81220, Failed: 31, Rejected: 114, Cancelled: 401, Moved: 2}
-	s.Answers = api.Answers{Rated: 412, Bins: [10]int64{2, 3, 4, 9, 14, 28, 44, 77, 100, 131}, Median: api.Ptr(0.87), Target: 0.8, Length: api.Ptr(0.92), Coherence: api.Ptr(0.88), Engagement: api.Ptr(0.81), Truncated: 17, Looping: 3, Refused: 2,
-		ByModel: []api.ModelAnswers{{Model: "llama-3.1-8b", Rated: 300, Median: api.Ptr(0.88)}, {Model: "qwen3-30b-a3b", Rated: 112, Median: api.Ptr(0.85)}}}
+	s.Answers = api.Answers{
+		Rated: 412, Bins: [10]int64{2, 3, 4, 9, 14, 28, 44, 77, 100, 131}, Median: new(0.87), Target: 0.8, Length: new(0.92), Coherence: new(0.88), Engagement: new(0.81), Truncated: 17, Looping: 3, Refused: 2,
+		ByModel: []api.ModelAnswers{{Model: "llama-3.1-8b", Rated: 300, Median: new(0.88)}, {Model: "qwen3-30b-a3b", Rated: 112, Median: new(0.85)}},
+	}
 	s.Notices = []api.Notice{
 		{Time: now.Add(-1 * time.Minute), Level: "warning", Text: "KV cache 96 % full: requests are preempted; lower --max-num-seqs or raise --gpu-memory-utilization", Worker: "w1", Active: true},
 		{Time: now.Add(-3 * time.Minute), Level: "error", Text: "did not start: CUDA out of memory", Worker: "long-context-w3", Active: true},
@@ -228,18 +231,18 @@ func fixture(kind string, now time.Time) *api.Snapshot {
 		{Time: now.Add(-24 * time.Minute), Level: "info", Text: "configuration read again: 1 worker added"},
 		{Time: now.Add(-62 * time.Minute), Level: "info", Text: "price table of 2026-11-01 in use"},
 	}
-	s.Prompts = []api.Prompt{{ID: "c01", Model: "llama-3.1-8b", Worker: "w0", Prompt: "Why is my KV cache full?", Started: now.Add(-4 * time.Minute), State: "done", TTFT: api.Span(96 * time.Millisecond), Duration: api.Span(2200 * time.Millisecond), Usage: api.Usage{Input: 21, Output: 388}, UsageSource: api.UsageUpstream, Rate: api.Ptr(176.2), Finish: "stop", Actual: nd(0.00019), Would: nd(0.00026), Health: api.Ptr(0.91)}}
+	s.Prompts = []api.Prompt{{ID: "c01", Model: "llama-3.1-8b", Worker: "w0", Prompt: "Why is my KV cache full?", Started: now.Add(-4 * time.Minute), State: "done", TTFT: api.Span(96 * time.Millisecond), Duration: api.Span(2200 * time.Millisecond), Usage: api.Usage{Input: 21, Output: 388}, UsageSource: api.UsageUpstream, Rate: new(176.2), Finish: "stop", Actual: nd(0.00019), Would: nd(0.00026), Health: new(0.91)}}
 	s.Models = []api.Model{{Name: "llama-3.1-8b", Ready: 1, Workers: 2, MaxLen: 8192}, {Name: "qwen3-30b-a3b", Ready: 1, Workers: 2}, {Name: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic", Ready: 0, Workers: 1}}
 	switch kind {
 	case "cpu":
 		s.GPUs, s.Engine.Status = nil, "ok"
 		s.Workers = s.Workers[:1]
 		w := &s.Workers[0]
-		w.GPUs, w.Model, w.CPU, w.RSS, w.Command = nil, "smollm2-135m-instruct", api.Ptr(3.8), 2<<30, []string{"vllm", "serve", "/models/smollm2", "--enforce-eager", "--dtype", "float32"}
-		w.Running, w.Waiting = api.Ptr(4.0), api.Ptr(0.0)
+		w.GPUs, w.Model, w.CPU, w.RSS, w.Command = nil, "smollm2-135m-instruct", new(3.8), 2<<30, []string{"vllm", "serve", "/models/smollm2", "--enforce-eager", "--dtype", "float32"}
+		w.Running, w.Waiting = new(4.0), new(0.0)
 		s.Traffic.Queued, s.Traffic.InFlight = 0, 4
 		s.Notices = s.Notices[3:]
-		s.Host = api.Host{CPUs: 4, CPU: api.Ptr(3.9), MemoryTotal: 16 << 30, MemoryFree: 9 << 30}
+		s.Host = api.Host{CPUs: 4, CPU: new(3.9), MemoryTotal: 16 << 30, MemoryFree: 9 << 30}
 		s.Answers = api.Answers{Target: 0.8}
 		s.Money = api.Money{Period: "today", From: now.Truncate(24 * time.Hour), Zone: "UTC", Requests: 219, Would: nd(0.0412), Baseline: "openai/gpt-4o-mini", PriceDate: "2026-11-01", Missing: []string{"set cost.host_hour to see savings"}}
 	case "sim":
@@ -260,37 +263,47 @@ func fixture(kind string, now time.Time) *api.Snapshot {
 }
 
 func fixtureMoney(s *api.Snapshot, kind string, now time.Time) {
-	s.Money = api.Money{Period: "today", From: now.Truncate(24 * time.Hour), Zone: "UTC", Requests: 8640, Usage: api.Usage{Input: 31_200_000, CacheRead: 12_400_000, Output: 9_120_000, Reasoning: 411_000}, Unmetered: 3,
-		Actual: nd(14.48), Idle: nd(3.1042), Would: nd(51.98), Savings: nd(37.50), Low: nd(-2.20), High: nd(41.2), Percent: api.Ptr(72.1), HourRate: nd(1.2), HourWould: nd(4.3),
-		Basis: api.BasisGPUTime, RateLabel: "4 GPU x $0.30/h", Baseline: "openai/gpt-4o-mini", PriceDate: "2026-11-01", PriceSource: "embedded table 2026-11", Utilisation: api.Ptr(0.61),
+	s.Money = api.Money{
+		Period: "today", From: now.Truncate(24 * time.Hour), Zone: "UTC", Requests: 8640, Usage: api.Usage{Input: 31_200_000, CacheRead: 12_400_000, Output: 9_120_000, Reasoning: 411_000}, Unmetered: 3,
+		Actual: nd(14.48), Idle: nd(3.1042), Would: nd(51.98), Savings: nd(37.50), Low: nd(-2.20), High: nd(41.2), Percent: new(72.1), HourRate: nd(1.2), HourWould: nd(4.3),
+		Basis: api.BasisGPUTime, RateLabel: "4 GPU x $0.30/h", Baseline: "openai/gpt-4o-mini", PriceDate: "2026-11-01", PriceSource: "embedded table 2026-11", Utilisation: new(0.61),
 		Prices:  &api.Prices{Input: nd(0.15), CacheRead: nd(0.075), Output: nd(0.6)},
-		Hostile: &api.Hostile{Name: "llama-3.1-8b at deepinfra", Would: nd(12.11), Savings: nd(-2.37), Date: "2026-11-01"}, BreakEven: api.Ptr(310_000.0), OutputRate: api.Ptr(1_120_000.0),
-		Classes: []api.ClassCost{{Class: "served", Requests: 8640, Actual: nd(10.91)}, {Class: "tester", Requests: 12, Actual: nd(0.3)}, {Class: "retry", Requests: 2, Actual: nd(0.1658)}}}
+		Hostile: &api.Hostile{Name: "llama-3.1-8b at deepinfra", Would: nd(12.11), Savings: nd(-2.37), Date: "2026-11-01"}, BreakEven: new(310_000.0), OutputRate: new(1_120_000.0),
+		Classes: []api.ClassCost{{Class: "served", Requests: 8640, Actual: nd(10.91)}, {Class: "tester", Requests: 12, Actual: nd(0.3)}, {Class: "retry", Requests: 2, Actual: nd(0.1658)}},
+	}
 }
 
 func fixtureWorkers(s *api.Snapshot, kind string, now time.Time) {
-	f := api.Ptr[float64]
+	f := func(x float64) *float64 { return &x }
 	var trend api.Series
 	for i := range 60 {
 		trend = append(trend, wave(float64(now.Unix()+int64(i)*2), 1, 600, 1300))
 	}
 	t := float64(now.UnixNano()) / 1e9
 	s.Workers = []api.Worker{
-		{Name: "w0", Model: "llama-3.1-8b", Kind: "vllm", State: api.Ready, Since: now.Add(-72 * time.Hour), GPUs: []string{"0"}, PID: 5120, URL: "http://127.0.0.1:40011", Version: "0.32.0", MaxLen: 8192, MaxSeqs: 256,
+		{
+			Name: "w0", Model: "llama-3.1-8b", Kind: "vllm", State: api.Ready, Since: now.Add(-72 * time.Hour), GPUs: []string{"0"}, PID: 5120, URL: "http://127.0.0.1:40011", Version: "0.32.0", MaxLen: 8192, MaxSeqs: 256,
 			InFlight: 14, Running: f(14), Waiting: f(2), KV: f(math.Round(wave(t, 1, .4, .75)*100) / 100), KVTokens: 381_000, Prefix: f(.38), OutRate: f(wave(t, 1, 900, 1300)), InRate: f(812), Preempt: f(0), TTFT95: f(.41), CPU: f(1.2), RSS: 9 << 30, Trend: trend, HourCost: nd(.3),
 			Command: []string{"vllm", "serve", "meta-llama/Llama-3.1-8B-Instruct", "--host", "127.0.0.1", "--port", "40011", "--served-model-name", "llama-3.1-8b", "--max-model-len=8192", "--shutdown-timeout", "30", "--enable-prompt-tokens-details", "--enable-request-id-headers", "--api-key", "***"},
-			Started: now.Add(-73 * time.Hour), Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 7.2, Done: true}, {Name: api.PhaseEngine, Seconds: 4.1, Done: true}, {Name: api.PhaseWeights, Seconds: 20.7, Done: true}, {Name: api.PhaseKV, Seconds: 1.9, Done: true}, {Name: api.PhaseGraphs, Seconds: 17.4, Done: true}, {Name: api.PhaseServer, Seconds: 0.8, Done: true}}},
-		{Name: "w1", Model: "qwen3-30b-a3b", Kind: "vllm", State: api.Ready, Since: now.Add(-70 * time.Hour), GPUs: []string{"1"}, PID: 5391, URL: "http://127.0.0.1:40012", Version: "0.32.0", MaxLen: 32768,
-			InFlight: 31, Running: f(31), Waiting: f(12), KV: f(.96), KVTokens: 212_000, Prefix: f(.63), OutRate: f(wave(t, 3, 700, 1000)), InRate: f(2210), Preempt: f(.4), TTFT95: f(1.32), CPU: f(1.4), RSS: 11 << 30, Trend: trend, HourCost: nd(.3)},
-		{Name: "w2", Model: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic", Kind: "vllm", State: api.Starting, Since: now.Add(-38 * time.Second), Phase: api.PhaseWeights, Progress: f(.62), GPUs: []string{"2"}, PID: 9121, HourCost: nd(.3),
-			Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 8.1, Done: true}, {Name: api.PhaseEngine, Seconds: 5, Done: true}, {Name: api.PhaseWeights, Seconds: 25.1}}, Restarts: 1},
-		{Name: "long-context-w3", Model: "llama-3.1-8b", Kind: "vllm", State: api.Failed, Since: now.Add(-3 * time.Minute), GPUs: []string{"3"}, NextStart: now.Add(90 * time.Second), Restarts: 3, Exit: "exit 1",
+			Started: now.Add(-73 * time.Hour), Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 7.2, Done: true}, {Name: api.PhaseEngine, Seconds: 4.1, Done: true}, {Name: api.PhaseWeights, Seconds: 20.7, Done: true}, {Name: api.PhaseKV, Seconds: 1.9, Done: true}, {Name: api.PhaseGraphs, Seconds: 17.4, Done: true}, {Name: api.PhaseServer, Seconds: 0.8, Done: true}},
+		},
+		{
+			Name: "w1", Model: "qwen3-30b-a3b", Kind: "vllm", State: api.Ready, Since: now.Add(-70 * time.Hour), GPUs: []string{"1"}, PID: 5391, URL: "http://127.0.0.1:40012", Version: "0.32.0", MaxLen: 32768,
+			InFlight: 31, Running: f(31), Waiting: f(12), KV: f(.96), KVTokens: 212_000, Prefix: f(.63), OutRate: f(wave(t, 3, 700, 1000)), InRate: f(2210), Preempt: f(.4), TTFT95: f(1.32), CPU: f(1.4), RSS: 11 << 30, Trend: trend, HourCost: nd(.3),
+		},
+		{
+			Name: "w2", Model: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic", Kind: "vllm", State: api.Starting, Since: now.Add(-38 * time.Second), Phase: api.PhaseWeights, Progress: f(.62), GPUs: []string{"2"}, PID: 9121, HourCost: nd(.3),
+			Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 8.1, Done: true}, {Name: api.PhaseEngine, Seconds: 5, Done: true}, {Name: api.PhaseWeights, Seconds: 25.1}}, Restarts: 1,
+		},
+		{
+			Name: "long-context-w3", Model: "llama-3.1-8b", Kind: "vllm", State: api.Failed, Since: now.Add(-3 * time.Minute), GPUs: []string{"3"}, NextStart: now.Add(90 * time.Second), Restarts: 3, Exit: "exit 1",
 			Error:  "ValueError: To serve at least one request with the models's max seq len (131072), 16.00 GiB KV cache is needed, which is larger than the available KV cache memory (11.52 GiB).",
 			Remedy: "lower --max-model-len to 94368 or raise --gpu-memory-utilization in workers[3].vllm.args",
-			Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 7.5, Done: true}, {Name: api.PhaseEngine, Seconds: 4.5, Done: true}, {Name: api.PhaseWeights, Seconds: 19.5, Done: true}, {Name: api.PhaseKV, Seconds: 0.4}}},
+			Phases: []api.PhaseTime{{Name: api.PhaseImports, Seconds: 7.5, Done: true}, {Name: api.PhaseEngine, Seconds: 4.5, Done: true}, {Name: api.PhaseWeights, Seconds: 19.5, Done: true}, {Name: api.PhaseKV, Seconds: 0.4}},
+		},
 	}
 	for i, u := range []float64{wave(t, 1, .5, .9), .99, .09, 0} {
-		s.GPUs = append(s.GPUs, api.GPU{Index: fmt.Sprint(i), Name: "NVIDIA H100 80GB HBM3", Utilisation: f(math.Round(u*100) / 100), MemoryUsed: api.Ptr(int64([]float64{71, 78, 24, 1}[i] * (1 << 30))), MemoryTotal: api.Ptr(int64(80 << 30)), Temperature: f([]float64{71, 84, 44, 36}[i]), Power: f([]float64{498, 648, 92, 71}[i]), PowerLimit: f(700)})
+		s.GPUs = append(s.GPUs, api.GPU{Index: strconv.Itoa(i), Name: "NVIDIA H100 80GB HBM3", Utilisation: f(math.Round(u*100) / 100), MemoryUsed: new(int64([]float64{71, 78, 24, 1}[i] * (1 << 30))), MemoryTotal: new(int64(80 << 30)), Temperature: f([]float64{71, 84, 44, 36}[i]), Power: f([]float64{498, 648, 92, 71}[i]), PowerLimit: f(700)})
 	}
 }
 
@@ -315,7 +328,7 @@ func fixtureRequests(s *api.Snapshot, kind string, now time.Time) {
 		add(4+i, func(r *api.Request) {
 			r.Usage = api.Usage{Input: int64(64 + i*37%900), CacheRead: int64(i % 3 * 128), Output: int64(40 + i*53%400)}
 			r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap = sec(.003+k/900), sec(.09+k/300), sec(.8+k/9), sec(.018), sec(.11)
-			r.Actual, r.Would, r.Health = nd(.00011+k/1e5), nd(.00018+k/8e4), api.Ptr(.72+float64(i%25)/100)
+			r.Actual, r.Would, r.Health = nd(.00011+k/1e5), nd(.00018+k/8e4), new(.72+float64(i%25)/100)
 			r.Attempts = []api.Attempt{{Upstream: r.Worker, Outcome: api.OutcomeOK, Share: sec(.4), Actual: r.Actual}}
 			switch i {
 			case 1:

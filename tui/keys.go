@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"slices"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -24,12 +25,7 @@ func always(*Console) bool { return true }
 func in(ids ...paneID) func(*Console) bool {
 	return func(c *Console) bool {
 		f := c.focused()
-		for _, id := range ids {
-			if id == f {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(ids, f)
 	}
 }
 
@@ -107,8 +103,8 @@ func bindings() []binding {
 		{keys: []string{"ctrl+l"}, show: "ctrl+l", help: "draw the screen anew", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.ClearScreen }},
 		{keys: []string{"ctrl+z"}, show: "ctrl+z", help: "suspend", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.Suspend }},
 		{keys: []string{"esc", "q"}, show: "esc q", help: "back", group: "Everywhere", when: (*Console).nested, hintKey: "q", hint: "back", do: do((*Console).back)},
-		{keys: []string{"q"}, show: "q", help: "leave; the engine and its workers go on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
-		{keys: []string{"Q"}, show: "Q", help: "leave, and leave the screen's contents in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
+		{keys: []string{"q"}, show: "q", help: "leave; the engine goes on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
+		{keys: []string{"Q"}, show: "Q", help: "leave, the screen stays in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
 	}
 	for _, v := range views {
 		id := v.id
@@ -123,7 +119,7 @@ func bindings() []binding {
 }
 
 // usable says that a binding works here and now.
-func (c *Console) usable(b *binding) bool { return !(b.write && c.opt.ReadOnly) && b.when(c) }
+func (c *Console) usable(b *binding) bool { return (!b.write || !c.opt.ReadOnly) && b.when(c) }
 
 // hints are the bindings for the footer, what belongs to this place first.
 func (c *Console) hints() []binding {
@@ -131,8 +127,14 @@ func (c *Console) hints() []binding {
 		return []binding{{hintKey: "j k", hint: "scroll"}, {hintKey: "esc", hint: "back"}}
 	}
 	if c.typing() {
-		return []binding{{hintKey: "enter", hint: "send"}, {hintKey: "alt+enter", hint: "new line"}, {hintKey: "ctrl+n", hint: "model"},
-			{hintKey: "↑↓", hint: "history"}, {hintKey: "ctrl+x", hint: "cancel"}, {hintKey: "esc", hint: "leave the editor"}}
+		return []binding{
+			{hintKey: "enter", hint: "send"},
+			{hintKey: "esc", hint: "leave the editor"},
+			{hintKey: "alt+enter", hint: "new line"},
+			{hintKey: "ctrl+n", hint: "model"},
+			{hintKey: "↑↓", hint: "history"},
+			{hintKey: "ctrl+x", hint: "cancel"},
+		}
 	}
 	var first, rest []binding
 	for i := range c.keys {
@@ -216,8 +218,10 @@ func (c *Console) leave() tea.Cmd {
 	if !c.opt.Demo || c.w < 30 || c.h < 8 {
 		return tea.Quit
 	}
-	c.ask(&dialog{title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
-		yes: "leave", do: func(*Console) tea.Cmd { return tea.Quit }})
+	c.ask(&dialog{
+		title: "Leave the demo?", lines: []part{{stText, "The demo ends: its simulated workers, clients and files are gone."}},
+		yes: "leave", do: func(*Console) tea.Cmd { return tea.Quit },
+	})
 	return nil
 }
 
@@ -228,11 +232,11 @@ func (c *Console) leaveScreen() tea.Cmd {
 
 // nested says that there is something to go back from.
 func (c *Console) nested() bool {
-	return c.zoom != paneNone || c.cursor >= 0 || c.filters[filterPane(c.focused())].text != "" || c.view != viewOverview
+	return c.zoom != paneNone || c.cursor >= 0 || c.filters[c.filterPane(c.focused())].text != "" || c.view != viewOverview
 }
 
 func (c *Console) back() {
-	f := filterPane(c.focused())
+	f := c.filterPane(c.focused())
 	switch {
 	case c.filters[f].text != "":
 		c.setFilter(f, "")

@@ -73,11 +73,11 @@ func (l *line) put(st style, t Text) *line {
 }
 
 // num writes a number, or an ellipsis where it does not fit: half a number is a lie.
-func (l *line) num(st style, t Text) *line {
+func (l *line) num(st style, t Text) {
 	if t.width() > l.left() {
 		t = "…"
 	}
-	return l.put(st, t)
+	l.put(st, t)
 }
 
 // gap writes n blanks.
@@ -115,11 +115,10 @@ func (l *line) rcell(st style, t Text, n int) *line {
 }
 
 // right writes a text so that it ends pad cells before the end of the line, if it fits whole.
-func (l *line) right(st style, t Text, pad int) *line {
+func (l *line) right(st style, t Text, pad int) {
 	if w := t.width(); w+pad < l.left() {
 		l.gap(l.left()-w-pad).put(st, t)
 	}
-	return l
 }
 
 // fill writes one character n times.

@@ -70,7 +70,7 @@ func (f filter) match(haystack string) bool {
 	}
 	haystack = strings.ToLower(haystack)
 	for _, t := range f.terms {
-		if no := strings.TrimPrefix(t, "!"); no != t {
+		if no, ok := strings.CutPrefix(t, "!"); ok {
 			if no != "" && strings.Contains(haystack, no) {
 				return false
 			}

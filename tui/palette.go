@@ -119,16 +119,20 @@ func inOrder(letters, s string) bool {
 func (c *Console) openPalette() { c.input = &input{prompt: ":", complete: true, pick: -1} }
 
 func (c *Console) openFilter() {
-	id := filterPane(c.focused())
+	id := c.filterPane(c.focused())
 	was := c.filters[id].text
 	c.input = &input{prompt: "/", pane: id, text: was, was: was}
 }
 
-// filterPane is the pane whose filter a pane is under: a worker's detail searches its log.
-func filterPane(id paneID) paneID {
+// filterPane is the pane whose filter a pane is under: a worker's detail searches its log where it
+// shows it.
+func (c *Console) filterPane(id paneID) paneID {
 	switch id {
 	case paneWorker:
-		return paneLogs
+		if c.tab == tabLogs {
+			return paneLogs
+		}
+		return paneWorkers
 	case paneNotices:
 		return paneEvents
 	}
@@ -242,7 +246,7 @@ func (c *Console) drawCompletions(rows []string) {
 	paste(rows, p.lines(), 0, len(rows)-1-n-2, c.w)
 }
 
-func (c *Console) paste(s string) tea.Cmd {
+func (c *Console) paste(s string) {
 	switch {
 	case c.dialog != nil || c.help:
 	case c.input != nil:
@@ -256,7 +260,6 @@ func (c *Console) paste(s string) tea.Cmd {
 	case c.typing():
 		c.prompt.insert(s)
 	}
-	return nil
 }
 
 // Help.
@@ -302,14 +305,21 @@ func (c *Console) drawHelp(p *panel) {
 	var lines []func(*line)
 	last := Text("")
 	for _, e := range all {
-		if e.group != last && !(e.key == "ctrl+c ctrl+c") {
+		if e.group != last && (e.key != "ctrl+c ctrl+c") {
 			if last != "" {
 				lines = append(lines, func(*line) {})
 			}
 			lines = append(lines, func(l *line) { l.put(stTitle, e.group) })
 			last = e.group
 		}
-		lines = append(lines, func(l *line) { l.gap(1).cell(stKey, e.key, min(24, l.width/3)).gap(2).put(stText, e.text) })
+		keys := min(24, p.width()/3)
+		for i, text := range e.text.wrap(max(p.width()-keys-3, 8)) {
+			key := e.key
+			if i > 0 {
+				key = ""
+			}
+			lines = append(lines, func(l *line) { l.gap(1).cell(stKey, key, keys).gap(2).put(stText, text) })
+		}
 	}
 	c.helpTop = max(min(c.helpTop, len(lines)-p.height()), 0)
 	for _, f := range lines[c.helpTop:] {

@@ -1,6 +1,10 @@
 package tui
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+)
 
 // glyphs are the signs that frames and marks are made of, in Unicode or in ASCII.
 type glyphs struct {
@@ -35,6 +39,27 @@ var asciiGlyphs = glyphs{
 
 // onlyASCII replaces the few signs that are written in words rather than taken from glyphs, cell for cell.
 var onlyASCII = strings.NewReplacer("…", "~", "–", "-", "●", "*", "≈", "~", "°", " ", "µ", "u", "›", ">", "▏", "_", "↑", "^", "↓", "v", "←", "<", "→", ">", "✓", "+", "✗", "x", "◌", ".")
+
+// asciiRow is a row in ASCII alone, cell for cell; what has no counterpart is a question mark.
+func asciiRow(row string) string {
+	row = onlyASCII.Replace(row)
+	if ascii(row) {
+		return row
+	}
+	var b strings.Builder
+	for row != "" {
+		cluster, width := ansi.FirstGraphemeCluster(row, ansi.GraphemeWidth)
+		if cluster == "" {
+			break
+		}
+		if row = row[len(cluster):]; ascii(cluster) {
+			b.WriteString(cluster)
+		} else {
+			b.WriteString(strings.Repeat("?", width))
+		}
+	}
+	return b.String()
+}
 
 // part is a styled piece of text.
 type part struct {
@@ -177,10 +202,10 @@ func (g *glyphs) edges(boxed bool) int {
 // top is the line of the title.
 func (p *panel) top(frame style) string {
 	l := newLine(p.th, p.w)
-	corner, end := p.g.h, p.g.h
+	end := p.g.h
 	if p.boxed {
-		corner, end = p.g.tl, p.g.tr
-		l.put(frame, corner)
+		end = p.g.tr
+		l.put(frame, p.g.tl)
 	}
 	l.put(frame, p.g.h)
 	title := stTitle

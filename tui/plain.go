@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
@@ -43,11 +44,12 @@ func (c *Console) plainLine(msg snapshotMsg) string {
 	if msg.err != nil {
 		return "engine does not answer: " + string(clean(msg.err.Error()))
 	}
-	text := ansi.Strip(c.statusLine(200).string())
+	var text strings.Builder
+	text.WriteString(ansi.Strip(c.statusLine(200).string()))
 	for i := range c.snap.Workers {
 		if w := &c.snap.Workers[i]; w.State == api.Failed {
-			text += "; " + string(clean(w.Name)+" failed: "+clean(w.Error))
+			text.WriteString("; " + string(clean(w.Name)+" failed: "+clean(w.Error)))
 		}
 	}
-	return text
+	return text.String()
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -324,7 +325,7 @@ func (v *promptView) lay(width int) []Text {
 		v.width, v.wrapped, v.rest = width, nil, v.raw.String()
 		v.settle()
 	}
-	return append(v.wrapped[:len(v.wrapped):len(v.wrapped)], Sanitize(v.rest).wrap(max(width, 1))...)
+	return append(slices.Clip(v.wrapped), Sanitize(v.rest).wrap(max(width, 1))...)
 }
 
 func (v *promptView) scroll(by int) {

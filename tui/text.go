@@ -82,7 +82,7 @@ func Sanitize(s string) Text {
 // nearly all text is, and costs one pass and no memory.
 func plain(s string) bool {
 	last := -1
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '\n':
 			last = i
@@ -241,7 +241,7 @@ func (t Text) width() int {
 		return ansi.StringWidth(string(t))
 	}
 	n := 0
-	for i := 0; i < len(t); i++ {
+	for i := range len(t) {
 		if t[i]&0xc0 != 0x80 {
 			n++
 		}
@@ -289,7 +289,7 @@ func (t Text) wrap(n int) []Text {
 }
 
 func ascii(s string) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if s[i] >= 0x80 {
 			return false
 		}

@@ -11,8 +11,15 @@ func TestNanosWritesExactDollars(t *testing.T) {
 		n    Nanos
 		want string
 	}{
-		{0, "0"}, {1, "0.000000001"}, {-1, "-0.000000001"}, {Dollar, "1"}, {1_500_000_000, "1.5"}, {-Dollar / 4, "-0.25"},
-		{340_000_000, "0.34"}, {math.MaxInt64, "9223372036.854775807"}, {math.MinInt64, "-9223372036.854775808"},
+		{0, "0"},
+		{1, "0.000000001"},
+		{-1, "-0.000000001"},
+		{Dollar, "1"},
+		{1_500_000_000, "1.5"},
+		{-Dollar / 4, "-0.25"},
+		{340_000_000, "0.34"},
+		{math.MaxInt64, "9223372036.854775807"},
+		{math.MinInt64, "-9223372036.854775808"},
 	} {
 		if got := c.n.String(); got != c.want {
 			t.Errorf("Nanos(%d) = %s, want %s", int64(c.n), got, c.want)
@@ -45,8 +52,17 @@ func TestParseUSD(t *testing.T) {
 		want Nanos
 		ok   bool
 	}{
-		{"0.34", 340_000_000, true}, {"1e-9", 1, true}, {"0.0000000005", 1, true}, {"-0.0000000005", -1, true}, {"0.0000000004", 0, true},
-		{"", 0, false}, {"abc", 0, false}, {"1e30", 0, false}, {"NaN", 0, false}, {"1e999999999", 0, false}, {"1e-999999999", 0, false},
+		{"0.34", 340_000_000, true},
+		{"1e-9", 1, true},
+		{"0.0000000005", 1, true},
+		{"-0.0000000005", -1, true},
+		{"0.0000000004", 0, true},
+		{"", 0, false},
+		{"abc", 0, false},
+		{"1e30", 0, false},
+		{"NaN", 0, false},
+		{"1e999999999", 0, false},
+		{"1e-999999999", 0, false},
 	} {
 		got, err := ParseUSD(c.in)
 		if (err == nil) != c.ok || got != c.want {
@@ -56,10 +72,10 @@ func TestParseUSD(t *testing.T) {
 }
 
 func TestSumOfUnknownIsUnknown(t *testing.T) {
-	if got := Sum(Ptr(Nanos(1)), nil); got != nil {
+	if got := Sum(new(Nanos(1)), nil); got != nil {
 		t.Errorf("Sum(1, unknown) = %v, want unknown", *got)
 	}
-	if got := Sum(Ptr(Nanos(1)), Ptr(Nanos(2))); got == nil || *got != 3 {
+	if got := Sum(new(Nanos(1)), new(Nanos(2))); got == nil || *got != 3 {
 		t.Errorf("Sum(1, 2) = %v, want 3", got)
 	}
 }

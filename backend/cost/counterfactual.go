@@ -82,7 +82,7 @@ func Savings(would, actual *api.Nanos) *api.Nanos {
 	if would == nil || actual == nil {
 		return nil
 	}
-	return api.Ptr(*would - *actual)
+	return new(*would - *actual)
 }
 
 // Percent is the savings in percent of what it would have cost, not clamped; nil where one is
@@ -92,7 +92,7 @@ func Percent(would, actual *api.Nanos) *float64 {
 	if s == nil || *would == 0 {
 		return nil
 	}
-	return api.Ptr(100 * float64(*s) / float64(*would))
+	return new(100 * float64(*s) / float64(*would))
 }
 
 // BreakEven is how many completion tokens an hour must yield for self-hosting at hour (nano-
@@ -109,10 +109,10 @@ func BreakEven(hour api.Nanos, p api.Prices, u api.Usage) *float64 {
 		if total, ok = Cost(p, u); !ok || total == 0 {
 			return nil
 		}
-		return api.Ptr(float64(hour) * float64(u.Completion()) / float64(total))
+		return new(float64(hour) * float64(u.Completion()) / float64(total))
 	}
 	if total == 0 {
 		return nil
 	}
-	return api.Ptr(float64(hour) * million * float64(u.Completion()) / float64(total))
+	return new(float64(hour) * million * float64(u.Completion()) / float64(total))
 }

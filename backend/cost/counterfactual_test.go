@@ -3,6 +3,7 @@ package cost
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func TestALossIsNotClamped(t *testing.T) {
 	if got := Percent(would, actual); got == nil || *got != -300 {
 		t.Errorf("got %v, want -300 %%", got)
 	}
-	if Percent(api.Ptr(api.Nanos(0)), actual) != nil || Percent(nil, actual) != nil || Savings(would, nil) != nil {
+	if Percent(new(api.Nanos(0)), actual) != nil || Percent(nil, actual) != nil || Savings(would, nil) != nil {
 		t.Error("got a figure from what is not known or nothing")
 	}
 }
@@ -83,12 +84,17 @@ func TestALossIsNotClamped(t *testing.T) {
 // each completion token.
 func TestBreakEvenIsWhereTheCostsMeet(t *testing.T) {
 	prices := func(both string) api.Prices {
-		return api.Prices{Input: api.Ptr(api.Nanos(0)), Output: usd(t, both)} // in and out together
+		return api.Prices{Input: new(api.Nanos(0)), Output: usd(t, both)} // in and out together
 	}
 	for _, c := range []struct{ hour, both, million string }{
-		{"2.50", "2.00", "30"}, {"2.50", "0.75", "80"}, {"2.50", "0.45", "133.3"},
-		{"0.34", "2.00", "4.1"}, {"0.34", "0.75", "10.9"}, {"0.34", "0.45", "18.1"},
-		{"1.30", "0.75", "41.6"}, {"5.00", "2.00", "60"},
+		{"2.50", "2.00", "30"},
+		{"2.50", "0.75", "80"},
+		{"2.50", "0.45", "133.3"},
+		{"0.34", "2.00", "4.1"},
+		{"0.34", "0.75", "10.9"},
+		{"0.34", "0.45", "18.1"},
+		{"1.30", "0.75", "41.6"},
+		{"5.00", "2.00", "60"},
 	} {
 		n := BreakEven(*usd(t, c.hour), prices(c.both), api.Usage{Input: 1000, Output: 1000})
 		if n == nil {
@@ -111,7 +117,10 @@ func TestBreakEvenIsWhereTheCostsMeet(t *testing.T) {
 	}
 }
 
-func number64(t *testing.T, s string) float64 { return usd(t, s).USD() }
+func number64(t *testing.T, s string) float64 {
+	t.Helper()
+	return usd(t, s).USD()
+}
 
 // A typical report on savings from self-hosting, and what its figures should have been. The
 // report prices gpt-3.5-turbo at $1.50 and vLLM at $0.10 per million tokens of any kind, and
@@ -137,11 +146,11 @@ func TestAuditOfASavingsReport(t *testing.T) {
 
 	for _, c := range []struct{ row, what, got, want string }{
 		{"1", "76 tokens at $1.50 per thousand", bill(api.Prices{Output: usd(t, "1500")}, api.Usage{Output: 76}).String(), "0.114"},
-		{"1", "such a price is refused", fmt.Sprint(Credible(Price{Prices: api.Prices{Output: usd(t, "1500")}}) != ""), "true"},
+		{"1", "such a price is refused", strconv.FormatBool(Credible(Price{Prices: api.Prices{Output: usd(t, "1500")}}) != ""), "true"},
 		{"2", "20 in and 52 out at the list price", bill(list.Prices, usual).String(), "0.000088"},
 		{"2", "the same as the report bills it", bill(report, usual).String(), "0.000108"},
-		{"2", "overstated", fmt.Sprintf("%.0f%%", *Percent(api.Ptr(bill(list.Prices, usual)), api.Ptr(bill(report, usual)))*-1), "23%"},
-		{"2", "overstated on input alone", fmt.Sprintf("%.0f%%", *Percent(api.Ptr(bill(list.Prices, api.Usage{Input: 1000})), api.Ptr(bill(report, api.Usage{Input: 1000})))*-1), "200%"},
+		{"2", "overstated", fmt.Sprintf("%.0f%%", *Percent(new(bill(list.Prices, usual)), new(bill(report, usual)))*-1), "23%"},
+		{"2", "overstated on input alone", fmt.Sprintf("%.0f%%", *Percent(new(bill(list.Prices, api.Usage{Input: 1000})), new(bill(report, api.Usage{Input: 1000})))*-1), "200%"},
 		{"4", "savings, whatever is served", fmt.Sprintf("%.2f%%", *Percent(usd(t, "0.0015"), usd(t, "0.0001"))), "93.33%"},
 		{"4", "from rounded figures", fmt.Sprintf("%.2f%%", *Percent(usd(t, "0.000114"), usd(t, "0.000007"))), "93.86%"},
 		{"5", "saved on 2,551 requests at $0.000107", fmt.Sprintf("%.4f", (perRequest * requests).USD()), "0.2730"},
@@ -157,7 +166,7 @@ func TestAuditOfASavingsReport(t *testing.T) {
 		{"10", "return on its own gain", roi(12_840*api.Dollar, effort), "1505.0%"},
 		{"10", "return on the right gain", roi(annual, effort), "60.5%"},
 		{"10", "a rented RTX 4090, a year", gpu.String(), "2978.4"},
-		{"10", "gain after that GPU", Savings(&annual, api.Ptr(effort+gpu)).String(), "-2494.4"},
+		{"10", "gain after that GPU", Savings(&annual, new(effort+gpu)).String(), "-2494.4"},
 	} {
 		if c.got != c.want {
 			t.Errorf("row %s, %s: got %s, want %s", c.row, c.what, c.got, c.want)
@@ -170,7 +179,7 @@ func TestAuditOfASavingsReport(t *testing.T) {
 		name, hour string
 		percent    float64
 	}{{"H100", "2.5", 43}, {"A100", "1.3", 70}, {"RTX 4090", "0.34", 92}} {
-		got := *Percent(&api4min, api.Ptr(Share(*usd(t, g.hour), 4*time.Minute)))
+		got := *Percent(&api4min, new(Share(*usd(t, g.hour), 4*time.Minute)))
 		if math.Round(got) != g.percent {
 			t.Errorf("%s: got %.1f %% saved, want %.0f", g.name, got, g.percent)
 		}
@@ -178,8 +187,10 @@ func TestAuditOfASavingsReport(t *testing.T) {
 }
 
 func TestCostInfoSaysNothingThatIsNotKnown(t *testing.T) {
-	served := api.Request{Class: api.ClassServed, UsageSource: api.UsageUpstream, Usage: api.Usage{Input: 3, CacheRead: 16, Output: 5},
-		Actual: usd(t, "0.2"), Would: usd(t, "0.1"), Baseline: "openai/gpt-4o-mini", PriceDate: "2026-08-21", Basis: api.BasisGPUTime}
+	served := api.Request{
+		Class: api.ClassServed, UsageSource: api.UsageUpstream, Usage: api.Usage{Input: 3, CacheRead: 16, Output: 5},
+		Actual: usd(t, "0.2"), Would: usd(t, "0.1"), Baseline: "openai/gpt-4o-mini", PriceDate: "2026-08-21", Basis: api.BasisGPUTime,
+	}
 	got := CostInfo(&served)
 	if *got.PromptTokens != 19 || *got.CachedTokens != 16 || *got.CompletionTokens != 5 || show(got.Savings) != "-0.1" || *got.SavingsPercent != -100 || got.UsageSource != "" {
 		t.Errorf("served: got %+v", got)

@@ -29,8 +29,8 @@ func CostInfo(r *api.Request) *api.CostInfo {
 	default:
 		c.UsageSource = r.UsageSource
 	}
-	c.PromptTokens = api.Ptr(r.Usage.Prompt())
-	c.CachedTokens = api.Ptr(r.Usage.CacheRead)
-	c.CompletionTokens = api.Ptr(r.Usage.Completion())
+	c.PromptTokens = new(r.Usage.Prompt())
+	c.CachedTokens = new(r.Usage.CacheRead)
+	c.CompletionTokens = new(r.Usage.Completion())
 	return c
 }

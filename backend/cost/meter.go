@@ -22,6 +22,7 @@ type Meter struct {
 	flying Mark      // shares of those in flight: n times the sum, less their marks
 	ended  time.Duration
 	busy   time.Duration
+	over   bool // the worker has ended: no more time is divided
 }
 
 // Mark is where the running sum stood when a request began, in nanoseconds and 2^-64ths of one.
@@ -101,9 +102,18 @@ func (m *Meter) Shares(now time.Time) time.Duration {
 	return t.Ended + t.InFlight
 }
 
+// Stop says that the worker ended at at: whatever is still in flight gets no more of its time, such
+// as the rest of an answer that a slow client has yet to read.
+func (m *Meter) Stop(at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance(at)
+	m.over = true
+}
+
 func (m *Meter) advance(now time.Time) {
 	dt := now.Sub(m.last)
-	if dt <= 0 {
+	if dt <= 0 || m.over {
 		return
 	}
 	m.last = now

@@ -29,6 +29,18 @@ func TestAnInstantIsDividedEquallyAmongThoseInFlight(t *testing.T) {
 	}
 }
 
+func TestAWorkerThatEndedHasNoMoreTimeToGive(t *testing.T) {
+	m := NewMeter(origin)
+	a := m.Begin(origin)
+	m.Stop(origin.Add(10 * time.Second))
+	if got := m.End(origin.Add(40*time.Second), a); got != 10*time.Second {
+		t.Errorf("got a share of %v, want the 10s that the worker lived", got)
+	}
+	if got := m.Read(origin.Add(time.Hour)); got.Wall != 10*time.Second || got.Busy != 10*time.Second {
+		t.Errorf("got %+v, want 10s of wall and of busy", got)
+	}
+}
+
 func TestTimeThatRunsBackwardsIsNoTime(t *testing.T) {
 	m := NewMeter(origin)
 	a := m.Begin(origin.Add(-time.Hour))

@@ -87,13 +87,20 @@ func TestACostIsThatOfExactArithmetic(t *testing.T) {
 		tokens := rapid.Int64Range(0, 1<<40)
 		p := api.Prices{}
 		for _, to := range []**api.Nanos{&p.Input, &p.CacheRead, &p.CacheWrite, &p.Output} {
-			*to = api.Ptr(api.Nanos(price.Draw(t, "price")))
+			*to = new(api.Nanos(price.Draw(t, "price")))
 		}
-		u := api.Usage{Input: tokens.Draw(t, "input"), CacheRead: tokens.Draw(t, "read"), CacheWrite: tokens.Draw(t, "write"),
-			Output: tokens.Draw(t, "output"), Reasoning: tokens.Draw(t, "reasoning")}
+		u := api.Usage{
+			Input: tokens.Draw(t, "input"), CacheRead: tokens.Draw(t, "read"), CacheWrite: tokens.Draw(t, "write"),
+			Output: tokens.Draw(t, "output"), Reasoning: tokens.Draw(t, "reasoning"),
+		}
 		sum := new(big.Int)
-		for _, x := range [][2]int64{{int64(*p.Input), u.Input}, {int64(*p.CacheRead), u.CacheRead}, {int64(*p.CacheWrite), u.CacheWrite},
-			{int64(*p.Output), u.Output}, {int64(*p.Output), u.Reasoning}} {
+		for _, x := range [][2]int64{
+			{int64(*p.Input), u.Input},
+			{int64(*p.CacheRead), u.CacheRead},
+			{int64(*p.CacheWrite), u.CacheWrite},
+			{int64(*p.Output), u.Output},
+			{int64(*p.Output), u.Reasoning},
+		} {
 			sum.Add(sum, new(big.Int).Mul(big.NewInt(x[0]), big.NewInt(x[1])))
 		}
 		want := sum.Quo(sum.Add(sum, big.NewInt(million/2)), big.NewInt(million))

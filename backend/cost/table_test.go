@@ -186,8 +186,10 @@ func TestTheSameOpenModelIsFoundElsewhere(t *testing.T) {
 }
 
 func TestAModelThatNobodyHostsStaysUnknown(t *testing.T) {
-	for _, name := range []string{"smollm2-135m-instruct", "toy", "default", "", "/",
-		"gpt-4o-mini", "claude-sonnet-4-5", "o3"} { // a worker may be named after a closed model
+	for _, name := range []string{
+		"smollm2-135m-instruct", "toy", "default", "", "/",
+		"gpt-4o-mini", "claude-sonnet-4-5", "o3",
+	} { // a worker may be named after a closed model
 		if p, ok := Embedded().Hosted(name); ok {
 			t.Errorf("%q: got %s, want unknown", name, p.Ref)
 		}

@@ -82,7 +82,7 @@ func peerClient(addr string, req []byte, n int) {
 		if err != nil {
 			panic(err)
 		}
-		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != http.StatusOK {
 			panic(fmt.Sprint(res.Status, err))
 		}
 	}
@@ -143,6 +143,7 @@ func BenchmarkGatewayStream64NetHTTP(b *testing.B) { benchGateway(b, "stream", n
 func BenchmarkReverseProxyPlain(b *testing.B) { benchProxy(b, "plain") }
 
 func benchProxy(b *testing.B, kind string) {
+	b.Helper()
 	bench(b, kind, func(ctx context.Context, ln net.Listener, upstream string) error {
 		target, err := url.Parse("http://" + upstream)
 		if err != nil {
@@ -168,19 +169,21 @@ func (books) Price(*api.Request)  {}
 func (books) Settle(*api.Request) {}
 
 func benchGateway(b *testing.B, kind string, client *http.Client) {
+	b.Helper()
 	bench(b, kind, func(ctx context.Context, ln net.Listener, upstream string) error {
 		p := newPool()
 		p.client = client
 		p.add("a", "http://"+upstream)
 		p.cands["m"][0].MaxSeqs = 256
 		g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true}
-		g.Keys.Set([]Key{{Name: "bench", Hash: HashKey("xk_bench_0123456789abcdef")}})
+		g.Keys.Set([]Key{key("bench", "xk_bench_0123456789abcdef")})
 		return g.Serve(ctx, ln, nil, time.Second)
 	})
 }
 
 // bench measures a proxy that serve runs until its context ends.
 func bench(b *testing.B, kind string, serve func(ctx context.Context, ln net.Listener, upstream string) error) {
+	b.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), peerEnv+"=1", "GOMAXPROCS=2")
 	cmd.Stderr = os.Stderr

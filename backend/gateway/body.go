@@ -94,8 +94,7 @@ func tooLarge(limit int64) error {
 }
 
 func asRefusal(err error) *refusal {
-	var bad *badRequest
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*badRequestError](err); ok {
 		return invalid(http.StatusBadRequest, "invalid_value", bad.param, bad.msg)
 	}
 	return invalid(http.StatusBadRequest, "bad_body", "", err.Error())

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +30,7 @@ func (r *rig) dial(t testing.TB, path, body string) *net.TCPConn {
 
 // begin sends a chat request; leave hangs up.
 func (r *rig) begin(t testing.TB, body string) (leave func()) {
+	t.Helper()
 	c := r.dial(t, "/v1/chat/completions", body)
 	return func() { c.Close() }
 }
@@ -58,7 +60,7 @@ func TestClientLeaves(t *testing.T) {
 					io.WriteString(c, tt.before)
 					close(started)
 					c.SetReadDeadline(time.Now().Add(10 * time.Second))
-					if _, err := c.Read(make([]byte, 1)); err == io.EOF || strings.Contains(fmt.Sprint(err), "reset") {
+					if _, err := c.Read(make([]byte, 1)); errors.Is(err, io.EOF) || strings.Contains(fmt.Sprint(err), "reset") {
 						gone <- time.Now()
 					}
 				}), goodAnswer(t))

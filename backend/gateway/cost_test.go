@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,11 +17,12 @@ import (
 
 // priced is a rig whose requests cost 1 nano-dollar per token and would cost 10.
 func priced(t *testing.T, url string, change ...func(*Gateway)) *rig {
+	t.Helper()
 	r := newRig(t, change...)
 	r.pool.share = 2 * time.Second
 	r.pool.price = func(q *api.Request) {
 		n := api.Nanos(q.Usage.Prompt() + q.Usage.Completion())
-		q.Actual, q.Would, q.Baseline, q.Basis, q.PriceDate = api.Ptr(n), api.Ptr(10*n), "openai/gpt-4o-mini", api.BasisGPUTime, "2026-11-01"
+		q.Actual, q.Would, q.Baseline, q.Basis, q.PriceDate = new(n), new(10*n), "openai/gpt-4o-mini", api.BasisGPUTime, "2026-11-01"
 	}
 	r.pool.add("a", url)
 	return r
@@ -95,7 +97,7 @@ func TestUnknownCostIsNull(t *testing.T) {
 	if got, want := string(costValue(&r)), `{"prompt_tokens":null,"cached_tokens":null,"completion_tokens":null,"actual_usd":null,"would_have_cost_usd":null,"savings_usd":null,"savings_percent":null,"usage_source":"unknown"}`; got != want {
 		t.Errorf("cost_info = %s, want %s", got, want)
 	}
-	r = api.Request{UsageSource: api.UsageCounted, Usage: api.Usage{Output: 3}, Actual: api.Ptr(api.Nanos(5)), Would: api.Ptr(api.Nanos(0)), Simulated: true}
+	r = api.Request{UsageSource: api.UsageCounted, Usage: api.Usage{Output: 3}, Actual: new(api.Nanos(5)), Would: new(api.Nanos(0)), Simulated: true}
 	var m map[string]any
 	if err := json.Unmarshal(costValue(&r), &m); err != nil {
 		t.Fatal(err)
@@ -150,12 +152,15 @@ func TestAnswersAreRatedAndTokensCounted(t *testing.T) {
 	var mu sync.Mutex
 	var got []rated
 	tokens := 0
+	var wanted atomic.Bool
+	wanted.Store(true)
 	r := newRig(t, func(g *Gateway) {
 		g.Rated = func(r *api.Request, prompt, answer string) {
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, rated{r.ID, prompt, answer})
 		}
+		g.Rates = wanted.Load
 		g.Tokens = func(n int) { mu.Lock(); defer mu.Unlock(); tokens += n }
 	})
 	r.pool.add("a", good(t))
@@ -167,11 +172,15 @@ func TestAnswersAreRatedAndTokensCounted(t *testing.T) {
 	r.pool.add("a", events(t, evText("x"), evError))
 	r.post(t, "/v1/chat/completions", streamBody)
 	r.pool.row(t)
+	wanted.Store(false)
+	r.pool.add("a", goodAnswer(t))
+	r.post(t, "/v1/chat/completions", chatBody)
+	r.pool.row(t)
 	until(t, "two are rated", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= 2 })
 	if want := []rated{{first.ID, "Hello there", "good one"}, {second.ID, "Hello there", "hi"}}; !slices.Equal(got, want) {
-		t.Errorf("rated %v, want %v: whole answers alone", got, want)
+		t.Errorf("rated %v, want %v: whole answers alone, and only while they are wanted", got, want)
 	}
-	if tokens != 4+4+1 && tokens != 4+4 { // the lost one may fail before its content was sent
+	if tokens != 4+4+1+4 && tokens != 4+4+4 { // the lost one may fail before its content was sent
 		t.Errorf("%d tokens were told of, want 4 as usage says for each whole answer", tokens)
 	}
 }
@@ -246,7 +255,7 @@ func TestHealthyStreamIsNotHeldBack(t *testing.T) {
 		}
 		io.WriteString(c, chunk(evFinish)+chunk(evDone)+"0\r\n\r\n")
 	}))
-	req, _ := http.NewRequest("POST", r.url+"/v1/chat/completions", strings.NewReader(streamBody))
+	req, _ := http.NewRequest(http.MethodPost, r.url+"/v1/chat/completions", strings.NewReader(streamBody))
 	res, err := r.http.Do(req)
 	if err != nil {
 		t.Fatal(err)

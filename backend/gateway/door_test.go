@@ -87,7 +87,7 @@ func TestKeys(t *testing.T) {
 	if row := r.pool.row(t); row.Key != "" {
 		t.Errorf("key = %q, want none", row.Key)
 	}
-	r.Keys.Set([]Key{{"alice", HashKey("xk_alice")}, {"bob", HashKey("xk_bob")}})
+	r.Keys.Set([]Key{key("alice", "xk_alice"), key("bob", "xk_bob")})
 	for _, tt := range []struct {
 		name       string
 		header     []string
@@ -143,7 +143,7 @@ func TestHealthIsShownToThisHostAlone(t *testing.T) {
 		"192.0.2.1:5":          `{"status":"down"}`,
 		"":                     `{"status":"down"}`,
 	} {
-		req, w := httptest.NewRequest("GET", "/health", nil), httptest.NewRecorder()
+		req, w := httptest.NewRequest(http.MethodGet, "/health", nil), httptest.NewRecorder()
 		req.RemoteAddr = addr
 		g.ServeHTTP(w, req)
 		if got := strings.TrimSpace(w.Body.String()); got != want || w.Code != 503 {
@@ -217,13 +217,13 @@ func TestRefusedRequests(t *testing.T) {
 		}
 	}
 	t.Run("too large without a length", func(t *testing.T) {
-		req, _ := http.NewRequest("POST", r.url+"/v1/chat/completions", io.LimitReader(strings.NewReader(strings.Repeat(" ", 1<<20)), 1<<20))
+		req, _ := http.NewRequest(http.MethodPost, r.url+"/v1/chat/completions", io.LimitReader(strings.NewReader(strings.Repeat(" ", 1<<20)), 1<<20))
 		res, err := r.http.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.StatusCode != 413 {
+		if res.StatusCode != http.StatusRequestEntityTooLarge {
 			t.Errorf("status %d, want 413", res.StatusCode)
 		}
 		r.pool.row(t)

@@ -245,7 +245,7 @@ type answer struct {
 
 func (r *rig) post(t testing.TB, path, body string, header ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest("POST", r.url+path, strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, r.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,6 +342,7 @@ func evText(s string) string {
 
 // events is a worker that sends these events, one chunk each, and ends cleanly.
 func events(t testing.TB, evs ...string) string {
+	t.Helper()
 	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -353,6 +354,7 @@ func events(t testing.TB, evs ...string) string {
 }
 
 func good(t testing.TB) string {
+	t.Helper()
 	return events(t, evRole, evText("good"), evText(" one"), evFinish, evUsage, evDone)
 }
 
@@ -360,6 +362,7 @@ func goodStream() string { return evRole + evText("good") + evText(" one") + evF
 
 // goodAnswer is a worker that gives wholeAnswer.
 func goodAnswer(t testing.TB) string {
+	t.Helper()
 	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/json")

@@ -87,13 +87,14 @@ func (c *call) fail(err error) {
 // end runs once, however the call ended. It is the only way out of serve.
 func (c *call) end() {
 	p := recover()
-	if p != nil && p != http.ErrAbortHandler {
+	abort := p == any(http.ErrAbortHandler)
+	if p != nil && !abort {
 		c.panicked(p)
 		err := &refusal{status: http.StatusInternalServerError, kind: "server_error", code: "internal_error", msg: "internal error of the gateway: its log has more under this request id"}
 		c.fail(err)
 	}
 	c.finish()
-	if c.out.open || !c.out.sent || p == http.ErrAbortHandler {
+	if c.out.open || !c.out.sent || abort {
 		// Where nothing was sent, net/http would send an empty 200, and a client that has only
 		// closed its own side would take that for an answer.
 		c.out.abort()
@@ -129,8 +130,11 @@ func (c *call) finish() {
 		}
 	}
 	g.leave(c)
+	c.guard(c.settle)
 	// From here on nobody else sees the row.
-	r.Duration = api.Span(time.Since(r.Started))
+	now := time.Now()
+	r.Duration = api.Span(now.Sub(r.Started))
+	c.teach(now)
 	g.count(c)
 	g.budget.Give(c.extra)
 	g.bodies.Add(-c.room)
@@ -142,11 +146,14 @@ func (c *call) finish() {
 		})
 	}
 	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
+	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
 		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
 	}
 	if c.body != nil {
 		c.body.put()
 		c.body = nil
 	}
+	clear(c.cands)
+	*c.seats = c.cands[:0]
+	seats.Put(c.seats)
 }

@@ -28,7 +28,8 @@ func (c *conn) readHead() (*reply, error) {
 		}
 		return bytes.TrimRight(b, "\r\n"), nil
 	}
-	rep := &reply{conn: c, length: -1}
+	rep := &c.rep
+	*rep = reply{conn: c, length: -1}
 	for {
 		first, err := line()
 		if err != nil {
@@ -160,7 +161,7 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // unexpected makes an end that must not be here an error.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -55,6 +55,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 // bubble runs f in a synctest bubble, with a gateway whose workers a and b are h. Worker b is the second choice.
 func bubble(t *testing.T, h map[string]http.HandlerFunc, change func(*Gateway), f func(r *rig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool()
 		nets := map[string]*pipes{}
@@ -99,7 +100,7 @@ func stall(evs ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 		for _, e := range evs {
 			io.WriteString(w, e)
 		}

@@ -55,9 +55,9 @@ func checkURL(s, key string, allowed []string) error {
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Opaque != "" ||
 		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }):
-		return &badRequest{"media must be a data: URL, or an http(s) URL of a host in media_domains", key}
+		return &badRequestError{"media must be a data: URL, or an http(s) URL of a host in media_domains", key}
 	case !slices.ContainsFunc(allowed, func(host string) bool { return strings.EqualFold(host, u.Hostname()) }):
-		return &badRequest{fmt.Sprintf("media from host %q is refused: send it as a data: URL, or add the host to media_domains in the config", u.Hostname()), key}
+		return &badRequestError{fmt.Sprintf("media from host %q is refused: send it as a data: URL, or add the host to media_domains in the config", u.Hostname()), key}
 	}
 	return nil
 }

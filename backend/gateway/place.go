@@ -21,6 +21,7 @@ const settle = 500 * time.Millisecond
 // one will come. Errors are *refusal, or the cause that ended the call.
 func (c *call) place(ctx context.Context) (Lease, error) {
 	q := c.g.queue(c.row.Model)
+	c.turns = q
 	if q.empty() {
 		if l, why := c.try(false); why.Picked() {
 			return l, nil
@@ -28,24 +29,22 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 			return Lease{}, c.nobody()
 		}
 	}
-	w, ok := q.join(len(c.tried) > 0, c.g.queueLimit())
-	if !ok {
-		return Lease{}, &refusal{
-			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
-			msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, c.g.queueLimit()),
-		}
+	w, err := c.join(q)
+	if err != nil {
+		return c.elsewhere(err)
 	}
 	c.g.queued.Add(1)
-	start := time.Now()
 	defer func() {
 		q.leave(w)
 		c.g.queued.Add(-1)
-		c.waited(time.Since(start))
+		c.waited(time.Since(w.since))
 	}()
-	limit := time.NewTimer(c.g.queueWait() - c.queue)
+	limit := time.NewTimer(c.mayWait() - c.queue)
 	defer limit.Stop()
 	select {
 	case <-w.first:
+	case <-w.out:
+		return c.elsewhere(c.crowded())
 	case <-limit.C:
 		return c.late()
 	case <-ctx.Done():
@@ -87,12 +86,16 @@ func (c *call) late() (Lease, error) {
 	if why.Picked() {
 		return l, nil
 	}
+	within := max(0, c.mayWait()).Round(10 * time.Millisecond)
+	if why == route.Full && c.g.TTFTTarget > 0 {
+		return Lease{}, c.slow(fmt.Sprintf("no worker became free within %v", within), 0)
+	}
 	r := &refusal{
 		status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon(),
-		msg: fmt.Sprintf("model %q: no worker became free within %v", c.row.Model, c.g.queueWait()),
+		msg: fmt.Sprintf("model %q: no worker became free within %v", c.row.Model, within),
 	}
 	if why == route.Starting {
-		r.msg = fmt.Sprintf("model %q: no worker became ready within %v (%s)", c.row.Model, c.g.queueWait(), c.states())
+		r.msg = fmt.Sprintf("model %q: no worker became ready within %v (%s)", c.row.Model, within, c.states())
 	}
 	return Lease{}, r
 }
@@ -104,6 +107,8 @@ func (c *call) nobody() error {
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
 	switch states := c.states(); {
+	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
+		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
 	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
 	default:
@@ -133,6 +138,12 @@ func (c *call) states() string {
 
 // try looks once.
 func (c *call) try(overflow bool) (Lease, route.Reason) {
+	c.look()
+	return c.pick(overflow)
+}
+
+// look takes a view of the candidates.
+func (c *call) look() {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
 	if c.sequel != nil { // a paid API is another model
 		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
@@ -143,25 +154,48 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
 	}
-	affine := len(c.cands) > 1 && c.d.event != nil // with one worker there is nothing to choose, and not every route has a prompt
-	if affine {
+	if c.affine() {
 		if !c.known {
 			c.g.prefixes.Chain(&c.chain, c.req.raw(c.req.inputAt))
 			c.known = true
 		}
 		c.g.prefixes.Rate(&c.chain, c.cands)
 	}
-	req := route.Request{Tried: c.tried, Overflow: overflow}
+}
+
+// affine reports whether it matters who has seen the beginning of the prompt: there must be a prompt, and workers to choose from.
+func (c *call) affine() bool {
+	workers := 0
+	for i := range c.cands {
+		if !c.cands[i].Provider {
+			workers++
+		}
+	}
+	return workers > 1 && c.d.event != nil
+}
+
+// pick chooses among the candidates of the last look and counts the call in there.
+func (c *call) pick(overflow bool) (Lease, route.Reason) {
+	req := route.Request{Tried: c.tried, Overflow: overflow, Busy: c.busy}
 	for {
 		i, why := route.Pick(req, c.cands, rand.Uint64())
 		if i < 0 {
 			return Lease{}, why
 		}
 		l, ok := c.g.Upstreams.Acquire(c.cands[i].ID)
+		if ok && l.Reserve != nil {
+			var err error
+			if l.Model, err = l.Reserve(c.need()); err != nil {
+				l.Report(route.Neutral)
+				l.Release()
+				c.cands[i].Ready, c.cands[i].State = false, err.Error()
+				continue
+			}
+		}
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
-			if affine {
+			if c.known && !c.paid {
 				c.g.prefixes.Add(&c.chain, c.at)
 			}
 			return l, why

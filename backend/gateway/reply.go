@@ -99,7 +99,7 @@ func (c *call) send(ctx context.Context, l *Lease, wait time.Duration) (*reply, 
 func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*reply, error) {
 	addr, prefix, _ := strings.Cut(l.URL[len("http://"):], "/")
 	hostport := addr
-	if i := strings.LastIndexByte(addr, ':'); i < 0 || strings.HasSuffix(addr, "]") {
+	if !strings.Contains(addr, ":") || strings.HasSuffix(addr, "]") {
 		hostport = addr + ":80"
 	}
 	msg := getBuf()
@@ -128,7 +128,7 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 		}
 		stop()
 		_ = cn.Close() // it gave no answer
-		if err != errStale || fresh {
+		if !errors.Is(err, errStale) || fresh {
 			return nil, err
 		}
 	}
@@ -197,9 +197,10 @@ func (c *call) edits(dst []edit, name string) []edit {
 	return dst
 }
 
-// path is the route's path at an upstream. A provider's base ends in /v1 already.
+// path is the route's path at an upstream whose base has the path prefix. As in OpenAI's clients, a
+// base with a path stands for /v1, whatever it is called: https://api.openai.com/v1, or /v1beta/openai.
 func (c *call) path(prefix string) string {
-	if prefix == "v1" || strings.HasSuffix(prefix, "/v1") {
+	if prefix != "" {
 		return strings.TrimPrefix(c.d.path, "/v1")
 	}
 	return c.d.path
@@ -241,21 +242,20 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 	if client == nil {
 		client = &c.g.client
 	}
-	res, err := client.Do(req)
+	res, err := client.Do(req) //nolint:bodyclose // reply.close does, with the body
 	if err != nil {
 		rep.dog.Stop()
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		cut(nil)
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err // its text would repeat the address
 		}
 		return nil, err
 	}
 	rep.res, rep.status, rep.length = res, res.StatusCode, res.ContentLength
-	rep.body = &causeBody{res.Body, ctx}
+	rep.body = &causeBody{res.Body, func() error { return context.Cause(ctx) }}
 	for name, values := range res.Header {
 		for _, v := range values {
 			if keepsResponse(name) {
@@ -269,13 +269,13 @@ func (c *call) sendClient(ctx context.Context, l *Lease, wait time.Duration) (*r
 // causeBody reads a body and says why its request was ended.
 type causeBody struct {
 	io.Reader
-	ctx context.Context
+	cause func() error
 }
 
 func (b *causeBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		if cause := context.Cause(b.ctx); cause != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
+		if cause := b.cause(); cause != nil {
 			err = cause
 		}
 	}

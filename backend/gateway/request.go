@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,12 +29,12 @@ type request struct {
 	members    int
 }
 
-// badRequest is an error that is the client's fault, with the name of the field at fault.
-type badRequest struct{ msg, param string }
+// badRequestError is an error that is the client's fault, with the name of the field at fault.
+type badRequestError struct{ msg, param string }
 
-func (e *badRequest) Error() string { return e.msg }
+func (e *badRequestError) Error() string { return e.msg }
 
-// parse reads body. Its errors are *badRequest.
+// parse reads body. Its errors are *badRequestError.
 //
 // A key that we act on must stand in the body once. Python's parser takes the last of several,
 // others the first: whoever guesses differently from the worker routes one model and pays for another.
@@ -44,8 +46,12 @@ func (q *request) parse(body []byte, d *dialect) error {
 		key string
 		at  *member
 	}{
-		{"model", &q.modelAt}, {"stream", &streamAt}, {"stream_options", &q.optionsAt},
-		{"priority", &q.priorityAt}, {"n", &nAt}, {d.input, &q.inputAt},
+		{"model", &q.modelAt},
+		{"stream", &streamAt},
+		{"stream_options", &q.optionsAt},
+		{"priority", &q.priorityAt},
+		{"n", &nAt},
+		{d.input, &q.inputAt},
 	}
 	err := members(body, func(raw []byte, m member) error {
 		q.members++
@@ -55,7 +61,7 @@ func (q *request) parse(body []byte, d *dialect) error {
 				continue
 			}
 			if seen&(1<<i) != 0 {
-				return &badRequest{fmt.Sprintf("%q stands twice in the body, the second time at byte %d", known[i].key, m.start), known[i].key}
+				return &badRequestError{fmt.Sprintf("%q stands twice in the body, the second time at byte %d", known[i].key, m.start), known[i].key}
 			}
 			seen |= 1 << i
 			*known[i].at = m
@@ -63,14 +69,14 @@ func (q *request) parse(body []byte, d *dialect) error {
 		return nil
 	})
 	if err != nil {
-		if e, ok := err.(*badRequest); ok {
+		if e, ok := errors.AsType[*badRequestError](err); ok {
 			return e
 		}
-		return &badRequest{"the body is not a JSON object: " + err.Error(), ""}
+		return &badRequestError{"the body is not a JSON object: " + err.Error(), ""}
 	}
 	if v := q.raw(q.modelAt); !none(v) {
 		if v[0] != '"' {
-			return &badRequest{"model must be a string", "model"}
+			return &badRequestError{"model must be a string", "model"}
 		}
 		q.model = string(unescape(v[1 : len(v)-1]))
 	}
@@ -79,7 +85,7 @@ func (q *request) parse(body []byte, d *dialect) error {
 		q.stream = true
 	case "", "null", "false":
 	default:
-		return &badRequest{"stream must be true or false", "stream"}
+		return &badRequestError{"stream must be true or false", "stream"}
 	}
 	if v := q.raw(nAt); !none(v) {
 		n, err := strconv.Atoi(string(v))
@@ -101,7 +107,7 @@ func (q *request) parseOptions(d *dialect) error {
 		q.inject = true
 		return nil
 	case v[0] != '{':
-		return &badRequest{"stream_options must be an object", "stream_options"}
+		return &badRequestError{"stream_options must be an object", "stream_options"}
 	}
 	base := q.optionsAt.value
 	err := members(q.optionsAt.raw(q.body), func(raw []byte, m member) error {
@@ -109,7 +115,7 @@ func (q *request) parseOptions(d *dialect) error {
 			return nil
 		}
 		if q.usageAt.value != 0 {
-			return &badRequest{"include_usage stands twice in stream_options", "stream_options"}
+			return &badRequestError{"include_usage stands twice in stream_options", "stream_options"}
 		}
 		q.usageAt = member{start: base + m.start, value: base + m.value, end: base + m.end}
 		return nil
@@ -123,7 +129,7 @@ func (q *request) parseOptions(d *dialect) error {
 	case "false", "null":
 		q.inject = true
 	default:
-		return &badRequest{"stream_options.include_usage must be true or false", "stream_options"}
+		return &badRequestError{"stream_options.include_usage must be true or false", "stream_options"}
 	}
 	return nil
 }
@@ -185,10 +191,8 @@ const includeUsage = `{"include_usage":true}`
 
 // unescape gives a key without its escapes: "mod\u0065l" is model to every parser.
 func unescape(raw []byte) []byte {
-	for _, c := range raw {
-		if c == '\\' {
-			return []byte(gjson.Parse(`"` + string(raw) + `"`).Str)
-		}
+	if slices.Contains(raw, '\\') {
+		return []byte(gjson.Parse(`"` + string(raw) + `"`).Str)
 	}
 	return raw
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -21,10 +22,7 @@ func edited(t testing.TB, body, name string, d *dialect) string {
 	}
 	edits := q.edits(nil, name)
 	out := string(splice(nil, q.body, edits))
-	joined := ""
-	for _, p := range pieces(q.body, edits) {
-		joined += string(p)
-	}
+	joined := string(bytes.Join(pieces(q.body, edits), nil))
 	if joined != out {
 		t.Errorf("pieces give %s, splice gives %s", joined, out)
 	}
@@ -229,8 +227,10 @@ func TestBodyOnTheWire(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	for _, s := range []string{`{}`, chatBody, streamBody, `{"priority":1}`, `{"model":"m","stream":true,"stream_options":{"include_usage":false}}`, ` {"a" : [ {"b":-1.5e+3} , null,true,"\u00e9\n" ] } `,
-		`{"mod\u0065l":"x","prior\u0069ty":0,"stream":true,"stream_options":null}`, `{"a":` + strings.Repeat("[", 300)} {
+	for _, s := range []string{
+		`{}`, chatBody, streamBody, `{"priority":1}`, `{"model":"m","stream":true,"stream_options":{"include_usage":false}}`, ` {"a" : [ {"b":-1.5e+3} , null,true,"\u00e9\n" ] } `,
+		`{"mod\u0065l":"x","prior\u0069ty":0,"stream":true,"stream_options":null}`, `{"a":` + strings.Repeat("[", 300),
+	} {
 		f.Add([]byte(s), "real")
 	}
 	f.Fuzz(func(t *testing.T, body []byte, name string) {

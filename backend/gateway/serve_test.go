@@ -18,6 +18,7 @@ import (
 
 // second prepares a rig whose worker a is tried first and b is good.
 func second(t *testing.T, a, b string, change ...func(*Gateway)) *rig {
+	t.Helper()
 	r := newRig(t, change...)
 	r.pool.add("a", a)
 	r.pool.set(route.Candidate{ID: "b", Ready: true, State: "ready", Waiting: 5}, b)
@@ -37,11 +38,13 @@ func TestFailureBeforeContentIsUnseen(t *testing.T) {
 	}()
 	raw := func(s string) func(testing.TB) string {
 		return func(t testing.TB) string {
+			t.Helper()
 			return serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) { io.WriteString(c, s) })
 		}
 	}
 	status := func(code int, body string, header ...string) func(testing.TB) string {
 		return func(t testing.TB) string {
+			t.Helper()
 			return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 				io.Copy(io.Discard, r.Body)
 				w.Header().Set("Content-Type", "application/json")
@@ -53,7 +56,12 @@ func TestFailureBeforeContentIsUnseen(t *testing.T) {
 			})
 		}
 	}
-	evs := func(e ...string) func(testing.TB) string { return func(t testing.TB) string { return events(t, e...) } }
+	evs := func(e ...string) func(testing.TB) string {
+		return func(t testing.TB) string {
+			t.Helper()
+			return events(t, e...)
+		}
+	}
 	for _, tt := range []struct {
 		name   string
 		worker func(testing.TB) string
@@ -64,6 +72,7 @@ func TestFailureBeforeContentIsUnseen(t *testing.T) {
 		{"half a status line", raw("HTTP/1.1 20"), route.Failed},
 		{"not HTTP", raw("SSH-2.0-OpenSSH_9.6\r\n\r\n"), route.Failed},
 		{"reset", func(t testing.TB) string {
+			t.Helper()
 			return serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) { c.SetLinger(0) })
 		}, route.Failed},
 		{"500", status(500, `{"error":{"message":"Internal server error","type":"InternalServerError","param":null,"code":500}}`), route.Failed},
@@ -132,6 +141,7 @@ func TestLossAfterContent(t *testing.T) {
 	var r *rig
 	cut := func(tail string, reset bool) func(testing.TB) string {
 		return func(t testing.TB) string {
+			t.Helper()
 			return serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) {
 				io.WriteString(c, streamHead+chunk(evRole)+chunk(evText("some"))+chunk(evText(" text é")))
 				// The client must have the content before the stream breaks.
@@ -248,10 +258,11 @@ func TestWorkersOwnRefusalIsPassedThroughAndNeverRetried(t *testing.T) {
 func TestRetriesEnd(t *testing.T) {
 	var calls counter
 	bad := func(t testing.TB) string {
+		t.Helper()
 		return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			calls.Add(1)
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 			io.WriteString(w, `{"error":{"message":"boom","type":"InternalServerError","param":null,"code":500}}`)
 		})
 	}

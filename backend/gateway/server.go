@@ -49,7 +49,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	defer done()
 	// Calls within this process have no connection: they are waited for by their count.
 	if srv.Shutdown(wait) == nil && g.Drain(wait) == nil {
-		<-failed
+		<-failed //nolint:errcheck // http.ErrServerClosed
 		return nil
 	}
 	g.Log.Warn("grace is over: cutting what is in flight", "requests", g.inFlight.Load())
@@ -57,7 +57,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer stop()
 	err := errors.Join(g.Drain(last), srv.Close())
-	<-failed
+	<-failed //nolint:errcheck // http.ErrServerClosed
 	return err
 }
 

@@ -1,6 +1,9 @@
 package gateway
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // maxEvent bounds one event of a stream. Token ids or log probabilities of a long prompt make
 // events of a megabyte.
@@ -95,13 +98,12 @@ func fields(ev []byte) (data, name []byte) {
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(field) {
 		case "data":
-			switch {
-			case data == nil:
-				data = value[:len(value):len(value)]
+			if data == nil {
+				data = slices.Clip(value)
 				if data == nil {
 					data = []byte{}
 				}
-			default:
+			} else {
 				if !joined {
 					data, joined = bytes.Clone(data), true
 				}

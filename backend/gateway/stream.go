@@ -234,7 +234,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	why := c.continues(f)
 	if why == nil {
 		f.cut = true
@@ -255,7 +255,7 @@ func (c *call) ending(err error) *fault {
 	switch {
 	case c.tap.ended:
 		return complaint(0, "it closed the answer without a finish_reason", "")
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		f := broken(io.EOF)
 		f.msg = "it ended the answer in the middle"
 		return f

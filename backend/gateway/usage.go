@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"encoding/json"
-
 	"github.com/tidwall/gjson"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -48,7 +46,11 @@ func costInfo(r *api.Request) api.CostInfo {
 	if r.UsageSource != api.UsageUpstream {
 		info.UsageSource = r.UsageSource
 	}
-	if r.Actual != nil && r.Would != nil {
+	if n := len(r.Attempts); n > 0 && r.Attempts[n-1].Provider {
+		info.Provider = r.Attempts[n-1].Upstream
+	}
+	// What a provider served replaced nothing: it was the paid call.
+	if info.Provider == "" && r.Actual != nil && r.Would != nil {
 		info.Savings = new(*r.Would - *r.Actual)
 		if *r.Would > 0 {
 			info.SavingsPercent = new(float64(int64(1e4*float64(*info.Savings)/float64(*r.Would))) / 100)
@@ -58,12 +60,12 @@ func costInfo(r *api.Request) api.CostInfo {
 }
 
 // costMember is cost_info as a JSON member, costValue alone.
-func costMember(r *api.Request) []byte { return append([]byte(`"cost_info":`), costValue(r)...) }
+func costMember(r *api.Request) []byte {
+	info := costInfo(r)
+	return info.Append(append(make([]byte, 0, 320), `"cost_info":`...))
+}
 
 func costValue(r *api.Request) []byte {
-	b, err := json.Marshal(costInfo(r))
-	if err != nil { // only an infinite percentage could: both amounts are integers
-		return []byte("null")
-	}
-	return b
+	info := costInfo(r)
+	return info.Append(nil)
 }

@@ -27,6 +27,7 @@ func until(t testing.TB, what string, ok func() bool) {
 
 // gate is a worker that holds each answer back until it is let through.
 func gate(t testing.TB) (url string, pass chan struct{}, order func() []string) {
+	t.Helper()
 	pass = make(chan struct{})
 	var mu sync.Mutex
 	var seen []string

@@ -43,6 +43,7 @@ type conn struct {
 	since time.Time // idle since
 	kept  bool      // it has served a request before
 	limit time.Time // the read deadline that is set
+	rep   reply     // the answer on it: there is one at a time
 }
 
 func (w *wire) host(addr string) *host {
@@ -175,7 +176,7 @@ func (c *conn) roundTrip(head []byte, rest [][]byte) (*reply, error) {
 			err = peek
 		}
 		var timeout net.Error
-		if c.kept && time.Since(start) < staleTime && !(errors.As(err, &timeout) && timeout.Timeout()) {
+		if c.kept && time.Since(start) < staleTime && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			return nil, errStale
 		}
 		return nil, unexpected(err)

@@ -218,7 +218,7 @@ func checkPort(s Spec) error {
 	if s.Port == 0 {
 		return nil
 	}
-	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))) //nolint:noctx // binding loopback waits for nothing
 	if err == nil {
 		return ln.Close()
 	}
@@ -243,13 +243,13 @@ func FreePort(avoid ...int) (int, error) {
 			if slices.Contains(avoid, port) {
 				continue
 			}
-			if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			if ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil { //nolint:noctx // binding loopback waits for nothing
 				return port, ln.Close()
 			}
 		}
 	}
 	for range 100 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // binding loopback waits for nothing
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}

@@ -80,12 +80,10 @@ func (s *shim) serve() {
 			}
 			continue
 		}
-		s.conns.Add(1)
-		go func() {
-			defer s.conns.Done()
+		s.conns.Go(func() {
 			defer c.Close()
 			s.handle(c)
-		}()
+		})
 	}
 }
 

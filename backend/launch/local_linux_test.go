@@ -40,8 +40,12 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	for _, kv := range [][2]string{
-		{"OPENAI_API_KEY", "canary"}, {"LAUNCHTEST_CANARY_SECRET", "canary"}, {"VLLMDECK_CONFIG", "canary"},
-		{"VLLM_API_KEY", "ours"}, {"HF_TOKEN", "hf_canary"}, {"XDG_RUNTIME_DIR", runtime},
+		{"OPENAI_API_KEY", "canary"},
+		{"LAUNCHTEST_CANARY_SECRET", "canary"},
+		{"VLLMDECK_CONFIG", "canary"},
+		{"VLLM_API_KEY", "ours"},
+		{"HF_TOKEN", "hf_canary"},
+		{"XDG_RUNTIME_DIR", runtime},
 	} {
 		if err := os.Setenv(kv[0], kv[1]); err != nil {
 			panic(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestCheckNamesWhoHasThePort(t *testing.T) {
 	s := vllm("org/any")
 	s.Port = ln.Addr().(*net.TCPAddr).Port
 	err = Check(s)
-	for _, part := range []string{fmt.Sprint(s.Port), fmt.Sprintf("pid %d", os.Getpid()), filepath.Base(os.Args[0]), "port:"} {
+	for _, part := range []string{strconv.Itoa(s.Port), fmt.Sprintf("pid %d", os.Getpid()), filepath.Base(os.Args[0]), "port:"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("Check = %v, want it to name %q", err, part)
 		}
@@ -106,8 +107,11 @@ func TestMembersTrustNoPidAlone(t *testing.T) {
 		{"leader dead", []stat{shim, {ident: engineCore.ident, ppid: 90, session: 100}, escaped}, []int{101, 102}},
 		{"shim dead", []stat{leader, engineCore, {ident: escaped.ident, ppid: 1, session: 102}}, []int{100, 101}},
 		{"both dead", []stat{{ident: engineCore.ident, ppid: 1, session: 100}}, []int{101}},
-		{"pids reused", []stat{{ident: ident{90, 900}, ppid: 1, session: 90}, {ident: ident{100, 901}, ppid: 90, session: 100},
-			{ident: ident{101, 902}, ppid: 100, session: 100}}, nil},
+		{"pids reused", []stat{
+			{ident: ident{90, 900}, ppid: 1, session: 90},
+			{ident: ident{100, 901}, ppid: 90, session: 100},
+			{ident: ident{101, 902}, ppid: 100, session: 100},
+		}, nil},
 	} {
 		var got []int
 		for _, s := range k.members(c.all, false) {

@@ -39,7 +39,7 @@ func Strays() ([]Stray, error) {
 		switch {
 		case id != "" && shims[id]:
 			continue
-		case id == "" && !(ownedByUs(s.PID) && orphaned(s, byPID, shimPID)):
+		case id == "" && (!ownedByUs(s.PID) || !orphaned(s, byPID, shimPID)):
 			continue
 		}
 		born := time.Duration(s.Start) * time.Second / ticksPerSecond

@@ -11,6 +11,7 @@ import (
 
 func TestSQLiteKeepsTheContract(t *testing.T) {
 	ledgertest.Run(t, func(t *testing.T, name string) ledgertest.Ledger {
+		t.Helper()
 		l, err := ledger.Open(context.Background(), name, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

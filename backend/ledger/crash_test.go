@@ -30,7 +30,7 @@ func child(folder string) {
 	for i := 0; ; i++ {
 		id := fmt.Sprintf("%d-%06d", os.Getpid(), i)
 		r := request(id)
-		r.Attempts = append([]api.Attempt{{Upstream: "w9", Outcome: api.OutcomeError, Actual: api.Ptr(api.Nanos(3))}}, r.Attempts...)
+		r.Attempts = append([]api.Attempt{{Upstream: "w9", Outcome: api.OutcomeError, Actual: new(api.Nanos(3))}}, r.Attempts...)
 		l.Opened(r)
 		if i%7 != 0 { // every seventh stays in flight
 			l.Closed(r)
@@ -138,6 +138,9 @@ func outcomes(t *testing.T, l *Ledger) map[string]string {
 		}
 		got[id] = outcome
 	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
 	return got
 }
 
@@ -175,7 +178,7 @@ func TestTheSumsAreThoseOfTheRowsWhateverHappens(t *testing.T) {
 				r.Actual, r.Would = nil, nil
 			}
 			for range rapid.IntRange(0, 2).Draw(t, "retries") {
-				r.Attempts = append([]api.Attempt{{Upstream: "w1", Outcome: api.OutcomeError, Actual: api.Ptr(api.Nanos(5))}}, r.Attempts...)
+				r.Attempts = append([]api.Attempt{{Upstream: "w1", Outcome: api.OutcomeError, Actual: new(api.Nanos(5))}}, r.Attempts...)
 			}
 			return r
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,8 +39,8 @@ func TestRowsGoToTheSpoolWhileTheDatabaseIsLockedAndComeBackOnce(t *testing.T) {
 	onDisk(t, l)
 	release := hold(t, l)
 	for i := range 1000 {
-		l.Opened(request(fmt.Sprint(i)))
-		l.Closed(request(fmt.Sprint(i)))
+		l.Opened(request(strconv.Itoa(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	l.Closed(request("before"))
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
@@ -86,7 +87,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	}
 	limit(1) // SQLite takes the size it has: not one page more
 	for i := range 2000 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "rows to be spooled", func() bool { return l.Status().Spooled > 0 && l.Status().Queued == 0 })
 	if s := l.Status(); !strings.Contains(s.Error, "full") {
@@ -110,9 +111,12 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 	}
 	release := hold(t, l)
 	for i := range 500 {
-		l.Closed(request(fmt.Sprint(i)))
+		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "the error", func() bool { return strings.Contains(l.Status().Error, "memory") })
+	if l.Durable() {
+		t.Error("the ledger says that it keeps what it is told, but it is in memory alone")
+	}
 	l.Closed(request("one more"))
 	if s := l.Status(); s.Queued != 501 || s.Spooled != 0 {
 		t.Errorf("got %+v, want 501 queued", s)
@@ -120,6 +124,9 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 	release()
 	onDisk(t, l)
 	wait(t, "the error to go", func() bool { return l.Status().Error == "" })
+	if !l.Durable() {
+		t.Error("the ledger still says that it does not keep what it is told")
+	}
 	if n := total(t, l); n != 501 {
 		t.Errorf("got %d requests, want 501", n)
 	}

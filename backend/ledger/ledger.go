@@ -37,8 +37,9 @@ type Ledger struct {
 	where    int       // rows go: writing, spooling or remembering
 	closed   bool
 
-	mu    sync.Mutex // guards state
-	state api.Ledger
+	mu     sync.Mutex // guards the following
+	state  api.Ledger
+	adrift bool // rows wait in memory: neither database nor spool takes them
 }
 
 // Found is what Open met with.
@@ -70,8 +71,10 @@ func open(ctx context.Context, folder string, log *slog.Logger, steps []string, 
 	if err != nil {
 		return nil, err
 	}
-	l := &Ledger{path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
-		spool: spool{path: filepath.Join(folder, spoolName)}}
+	l := &Ledger{
+		path: filepath.Join(folder, fileName), log: log, zone: zone, lock: held, queue: newQueue(),
+		spool: spool{path: filepath.Join(folder, spoolName)},
+	}
 	err = l.start(ctx, steps)
 	if errors.Is(err, errDamaged) {
 		cause := err
@@ -147,7 +150,8 @@ func (l *Ledger) notice(format string, args ...any) {
 // Found says what Open met with.
 func (l *Ledger) Found() Found { return l.found }
 
-// Opened records that r was dispatched. It never blocks; r may change afterwards.
+// Opened records that r was dispatched, or that it now is with another upstream. It never blocks; r
+// may change afterwards. The Actual of a row of basis provider_price is what is reserved for it.
 func (l *Ledger) Opened(r api.Request) {
 	l.queue.put(opening(&r))
 }
@@ -296,7 +300,7 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	if err == nil && l.retry.IsZero() {
-		if _, cleanErr := l.db.Exec("UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
+		if _, cleanErr := l.db.ExecContext(context.Background(), "UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
 			l.log.Warn("ledger was not marked as closed in order", "error", cleanErr)
 		}
 	}

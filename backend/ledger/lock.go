@@ -51,7 +51,8 @@ func lock(folder string) (*os.File, error) {
 	}
 	// Truncated after it is written: a reader never sees an empty file where there was a pid.
 	text := fmt.Sprintf("%d\n", os.Getpid())
-	if _, err := f.WriteAt([]byte(text), 0); err == nil {
+	_, err = f.WriteAt([]byte(text), 0)
+	if err == nil {
 		err = f.Truncate(int64(len(text)))
 	}
 	if err != nil {

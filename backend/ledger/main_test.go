@@ -27,10 +27,12 @@ func TestMain(m *testing.M) {
 var noon = time.Date(2026, 11, 24, 12, 30, 0, 0, time.Local)
 
 func request(id string) api.Request {
-	return api.Request{ID: id, Started: noon, Route: "chat", Model: "m", Worker: "w0", Class: api.ClassServed, Outcome: api.OutcomeOK,
+	return api.Request{
+		ID: id, Started: noon, Route: "chat", Model: "m", Worker: "w0", Class: api.ClassServed, Outcome: api.OutcomeOK,
 		Usage: api.Usage{Input: 10, Output: 5}, UsageSource: api.UsageUpstream, Basis: api.BasisGPUTime,
-		Actual: api.Ptr(api.Nanos(100)), Would: api.Ptr(api.Nanos(1000)), Baseline: "openai/gpt-4o-mini",
-		Attempts: []api.Attempt{{Upstream: "w0", Outcome: api.OutcomeOK, Share: api.Span(12345), Actual: api.Ptr(api.Nanos(100))}}}
+		Actual: new(api.Nanos(100)), Would: new(api.Nanos(1000)), Baseline: "openai/gpt-4o-mini",
+		Attempts: []api.Attempt{{Upstream: "w0", Outcome: api.OutcomeOK, Share: api.Span(12345), Actual: new(api.Nanos(100))}},
+	}
 }
 
 func rowOf(id string) row {
@@ -127,7 +129,8 @@ func total(t testing.TB, l *Ledger) int64 {
 func consistent(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, db *sql.DB) {
+}, db *sql.DB,
+) {
 	t.Helper()
 	list := strings.Join(dimensions, ", ") + ", hour"
 	sums := "SUM(" + strings.Join(measures, "), SUM(") + ")"
@@ -138,17 +141,10 @@ func consistent(t interface {
 		fmt.Sprintf("SELECT %s, %s FROM %s GROUP BY %s EXCEPT SELECT %s, %s FROM rollup GROUP BY %s", list, sums, rows, list, list, sums, list),
 		`SELECT SUM(would), simulated FROM minute GROUP BY simulated EXCEPT SELECT SUM(would), simulated FROM entry GROUP BY simulated`,
 	} {
-		found, err := db.Query("SELECT COUNT(*) FROM (" + q + ") AS d")
-		if err != nil {
+		var n int
+		if err := db.QueryRow("SELECT COUNT(*) FROM (" + q + ") AS d").Scan(&n); err != nil {
 			t.Fatalf("compare sums: %v", err)
 		}
-		var n int
-		for found.Next() {
-			if err := found.Scan(&n); err != nil {
-				t.Fatalf("compare sums: %v", err)
-			}
-		}
-		found.Close()
 		if n != 0 {
 			t.Fatalf("got %d sums that are not those of the rows: %s", n, q)
 		}

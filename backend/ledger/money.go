@@ -103,7 +103,7 @@ func (l *Ledger) Money(ctx context.Context, from, to time.Time, simulated bool) 
 	}
 	t.Requests, t.Usage, t.Unmetered, t.Unpriced = all.earning, all.usage, all.unmetered, all.wouldUnknown
 	if all.earning > all.unmetered+all.wouldUnknown {
-		t.Would = api.Ptr(all.would)
+		t.Would = new(all.would)
 	}
 	t.Paid = paid.actualKnown()
 	for class, s := range classes {
@@ -132,7 +132,7 @@ func (l *Ledger) Money(ctx context.Context, from, to time.Time, simulated bool) 
 	}
 	t.Actual = api.Sum(t.Workers, t.Paid)
 	if t.Workers != nil {
-		t.Idle = api.Ptr(*t.Workers - t.Shares)
+		t.Idle = new(*t.Workers - t.Shares)
 	}
 	return t, nil
 }
@@ -168,7 +168,7 @@ func (l *Ledger) workers(ctx context.Context, t *Totals, from, to time.Time, sim
 	}
 	t.WallWhole, t.Busy = time.Duration(wall.Int64), time.Duration(busy.Int64)
 	if t.WallWhole > 0 {
-		t.Utilisation = api.Ptr(float64(t.Busy) / float64(t.WallWhole))
+		t.Utilisation = new(float64(t.Busy) / float64(t.WallWhole))
 	}
 	return nil
 }
@@ -200,7 +200,7 @@ func (l *Ledger) stretches(ctx context.Context, from, to time.Time, simulated bo
 			return nil, err
 		}
 		if rate.Valid {
-			s.rate = api.Ptr(api.Nanos(rate.Int64))
+			s.rate = new(api.Nanos(rate.Int64))
 		}
 		s.flat = flat != 0
 		s.from, s.until = max(s.from, a), min(s.until, b)

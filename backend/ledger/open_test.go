@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func TestADamagedFileIsMovedAsideAndANewOneBegun(t *testing.T) {
 			if err := s.append([]row{rowOf("spooled")}); err != nil {
 				t.Fatal(err)
 			}
-			l, stop = running(t, folder, quiet())
+			l, _ = running(t, folder, quiet())
 			found := l.Found()
 			if found.Damaged == "" || len(found.Notices) == 0 || !strings.Contains(found.Notices[0], found.Damaged) {
 				t.Fatalf("got %+v, want a notice that names the damaged file", found)
@@ -92,7 +93,7 @@ func TestADamagedFileIsMovedAsideAndANewOneBegun(t *testing.T) {
 
 func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 	folder := t.TempDir()
-	l, err := open(context.Background(), folder, quiet(), append(migrations[:len(migrations):len(migrations)], "CREATE TABLE later (x TEXT)"), time.UTC)
+	l, err := open(context.Background(), folder, quiet(), append(slices.Clip(migrations), "CREATE TABLE later (x TEXT)"), time.UTC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func TestAnOlderSchemaIsBackedUpThenBroughtForward(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	steps := append(migrations[:len(migrations):len(migrations)], "CREATE TABLE later (x TEXT)")
+	steps := append(slices.Clip(migrations), "CREATE TABLE later (x TEXT)")
 	l, err := open(context.Background(), folder, quiet(), steps, time.UTC)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +148,7 @@ func TestAFailedMigrationChangesNothing(t *testing.T) {
 	if err := opened(t, folder, quiet()).Close(); err != nil {
 		t.Fatal(err)
 	}
-	steps := append(migrations[:len(migrations):len(migrations)], "CREATE TABLE half (x TEXT); CREATE TABLE broken (")
+	steps := append(slices.Clip(migrations), "CREATE TABLE half (x TEXT); CREATE TABLE broken (")
 	if _, err := open(context.Background(), folder, quiet(), steps, time.UTC); err == nil {
 		t.Fatal("a broken migration is accepted")
 	}
@@ -183,8 +184,8 @@ func TestARowIsKeptWhole(t *testing.T) {
 	r := request("a")
 	r.Stream, r.Status, r.Error, r.Finish, r.Key = true, 200, "bad \xff byte", "stop", "k"
 	r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap = 1, 2, 3, 4, 5
-	r.Prices = &api.Prices{Input: api.Ptr(api.Nanos(6)), CacheRead: api.Ptr(api.Nanos(7)), Output: api.Ptr(api.Nanos(8))}
-	r.PriceDate, r.PriceVersion, r.Health = "2026-08-21", "v", api.Ptr(0.5)
+	r.Prices = &api.Prices{Input: new(api.Nanos(6)), CacheRead: new(api.Nanos(7)), Output: new(api.Nanos(8))}
+	r.PriceDate, r.PriceVersion, r.Health = "2026-08-21", "v", new(0.5)
 	l.Closed(r)
 	onDisk(t, l)
 	var text, date, version string
@@ -228,7 +229,7 @@ func TestAnHourBeginsWhereTheHostsClockSaysSo(t *testing.T) {
 
 func TestARowThatJSONCannotHoldDoesNotStopTheSpool(t *testing.T) {
 	r := request("a")
-	r.Health = api.Ptr(math.NaN())
+	r.Health = new(math.NaN())
 	s := spool{path: filepath.Join(t.TempDir(), spoolName)}
 	if err := s.append([]row{newRow(&r)}); err != nil {
 		t.Errorf("got %v, want the row without its health", err)
@@ -261,6 +262,9 @@ func TestALegIsKeptWhereItSaysMoreThanItsRow(t *testing.T) {
 		}
 		got = append(got, fmt.Sprint(id, " ", n, " ", upstream, " ", text, " ", class, " ", share, " ", own))
 	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{"failed 0 w0 reset served 12345 12345", "moved 0 w9 refused retry 5 12345"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got legs %q, want %q", got, want)
@@ -273,7 +277,7 @@ func TestRowsOfManyShapesAreWrittenAsEachIs(t *testing.T) {
 	for i := range 1000 { // shapes of 1 to 500 rows, so chunks of every size
 		r := request(fmt.Sprintf("%04d", i))
 		r.Key, r.Usage.Input = fmt.Sprint("k", bits.Len(uint(i))), int64(i)
-		r.Stream, r.Prices = i%3 == 0, &api.Prices{Input: api.Ptr(api.Nanos(i % 2))}
+		r.Stream, r.Prices = i%3 == 0, &api.Prices{Input: new(api.Nanos(i % 2))}
 		want += int64(i)
 		l.Closed(r)
 		if i%5 == 0 {
@@ -300,7 +304,7 @@ func TestRowsClosedBeforeAreFoundInAChunk(t *testing.T) {
 	l, _ := running(t, t.TempDir(), quiet())
 	for _, ids := range [][2]int{{0, 20}, {10, 80}, {0, 80}} { // one batch each
 		for i := ids[0]; i < ids[1]; i++ {
-			l.Closed(request(fmt.Sprint(i)))
+			l.Closed(request(strconv.Itoa(i)))
 		}
 		onDisk(t, l)
 		if n := total(t, l); n != int64(ids[1]) || l.Status().Rows != n {

@@ -70,14 +70,16 @@ func (l *Ledger) Spend(ctx context.Context, q api.Query) ([]api.Row, error) {
 			totals[key] = &t
 			order = append(order, key)
 		}
-		totals[key].sums.add(g.sums)
+		totals[key].add(g.sums)
 	}
 	slices.Sort(order)
 	rows := make([]api.Row, 0, len(order))
 	for _, key := range order {
 		t := totals[key]
-		r := api.Row{Requests: t.requests, Interrupted: t.interrupted, Usage: t.usage, Unmetered: t.unmetered,
-			Actual: t.actualKnown(), Would: t.wouldKnown(), Simulated: t.simulated}
+		r := api.Row{
+			Requests: t.requests, Interrupted: t.interrupted, Usage: t.usage, Unmetered: t.unmetered,
+			Actual: t.actualKnown(), Would: t.wouldKnown(), Simulated: t.simulated,
+		}
 		for i, by := range q.By {
 			if r.Labels == nil {
 				r.Labels = map[string]string{}
@@ -87,7 +89,7 @@ func (l *Ledger) Spend(ctx context.Context, q api.Query) ([]api.Row, error) {
 		rows = append(rows, r)
 	}
 	if len(rows) == 0 && len(q.By) == 0 {
-		rows = append(rows, api.Row{Actual: api.Ptr(api.Nanos(0))})
+		rows = append(rows, api.Row{Actual: new(api.Nanos(0))})
 	}
 	return rows, nil
 }
@@ -109,14 +111,14 @@ func (s *sums) actualKnown() *api.Nanos {
 	if s.actualUnknown > 0 {
 		return nil
 	}
-	return api.Ptr(s.actual)
+	return new(s.actual)
 }
 
 func (s *sums) wouldKnown() *api.Nanos {
 	if s.wouldUnknown > 0 || s.earning == 0 {
 		return nil
 	}
-	return api.Ptr(s.would)
+	return new(s.would)
 }
 
 // group is one line of sum's answer.

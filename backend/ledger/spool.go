@@ -46,7 +46,7 @@ func (s *spool) append(rows []row) error {
 		return fmt.Errorf("spool rows: %w", err)
 	}
 	if _, err := f.WriteAt(b.Bytes(), s.size); err != nil {
-		f.Truncate(s.size) // to leave room: the next append does it again
+		_ = f.Truncate(s.size) // to leave room: the next append does it again
 		return fmt.Errorf("spool rows: %w", err)
 	}
 	if err := f.Sync(); err != nil {

@@ -108,7 +108,7 @@ func step(ctx context.Context, db *sql.DB, text string, version int) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // nothing, once it is committed
 	if _, err := tx.ExecContext(ctx, text); err != nil {
 		return err
 	}

@@ -109,14 +109,14 @@ func (w *writer) latest(ctx context.Context, tx *sql.Tx, incarnation string) (*s
 	}
 	s.flat, s.stored = flat != 0, time.Duration(busy)
 	if rate.Valid {
-		s.rate = api.Ptr(api.Nanos(rate.Int64))
+		s.rate = new(api.Nanos(rate.Int64))
 	}
 	return &s, nil
 }
 
 // spread adds a stretch to the hours that it lies in, the busy time evenly.
 func (w *writer) spread(ctx context.Context, tx *sql.Tx, t WorkerTime, from, until int64, busy time.Duration) error {
-	stmt := tx.StmtContext(ctx, w.hour)
+	stmt := tx.StmtContext(ctx, w.hour) //nolint:sqlclosecheck // closed with tx
 	wall := until - from
 	var given int64
 	for at := from; at < until; {

@@ -80,7 +80,7 @@ func (s *spread) median() *float64 {
 			first = v
 		}
 		if seen >= high {
-			return api.Ptr(float64(first+v) / 2000)
+			return new(float64(first+v) / 2000)
 		}
 	}
 	return nil // n is the sum of the counts

@@ -152,7 +152,7 @@ func TestOtherLanguagesAreNotRatedAsEnglish(t *testing.T) {
 		"阳光由许多颜色组成，空气对蓝光的散射更强。",
 		"Небо голубое, потому что воздух рассеивает синий свет сильнее красного.",
 		"السماء زرقاء لأن الهواء يشتت الضوء الأزرق.",
-		"El cielo es azul porque el aire dispersa la luz azul mucho más que la roja, y por eso lo vemos así.",
+		"El cielo es azul porque el aire dispensary la luz azul mucho más que la roja, y por eso lo vemos así.",
 		"Der Himmel ist blau, weil die Luft das blaue Licht viel stärker streut als das rote.",
 		"Le ciel est bleu parce que l'air diffuse la lumière bleue plus que la rouge dans toutes les directions.",
 		"Gökyüzü mavidir çünkü hava mavi ışığı kırmızı ışıktan çok daha fazla saçar.",

@@ -13,6 +13,8 @@ type Candidate struct {
 	Busy     bool    // it asked to be left alone for a while: as good as full
 	Prefix   float64 // share of the request's prompt that it has computed before, 0..1, as far as is known
 
+	Overload bool // a provider that may serve too when workers only have too much to do
+
 	Coming bool   // not Ready, but will be without anybody's doing: it starts, or will be started again
 	State  string // in a word, for messages: starting, failed, draining …
 }
@@ -21,4 +23,5 @@ type Candidate struct {
 type Request struct {
 	Tried    []string // upstreams that failed this request already
 	Overflow bool     // it has waited long enough: a provider may serve although a worker is only full or starting
+	Busy     bool     // a worker that it was sent to had too much to do
 }

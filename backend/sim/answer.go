@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -77,7 +78,7 @@ func (w *writer) pickTopic() *topic {
 
 var stopWords = func() map[string]bool {
 	m := map[string]bool{}
-	for _, w := range strings.Fields("a an the is are was were be do does did can could would should will shall may might must i you he she it we they me my your our their this that these those what which who whom whose when where why how to of in on at for from by with about into as and or but not no please tell give write show explain describe list name make create help compare summarize summarise discuss brief briefly short shortly detail detailed some any there between difference vs versus if so than then just more most very let us one two three four five six seven eight nine ten tips ideas things ways steps reasons way sentence sentences words word hello hi hey thanks thank know want need like define mean means code function haiku poem story email joke plan") {
+	for w := range strings.FieldsSeq("a an the is are was were be do does did can could would should will shall may might must i you he she it we they me my your our their this that these those what which who whom whose when where why how to of in on at for from by with about into as and or but not no please tell give write show explain describe list name make create help compare summarize summarise discuss brief briefly short shortly detail detailed some any there between difference vs versus if so than then just more most very let us one two three four five six seven eight nine ten tips ideas things ways steps reasons way sentence sentences words word hello hi hey thanks thank know want need like define mean means code function haiku poem story email joke plan") {
 		m[w] = true
 	}
 	return m
@@ -88,7 +89,7 @@ var stopWords = func() map[string]bool {
 func phrase(s string) string {
 	var run []string
 	keep := 0 // words up to the last one that carries meaning
-	for _, raw := range strings.Fields(s) {
+	for raw := range strings.FieldsSeq(s) {
 		word := strings.TrimFunc(raw, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 		empty := word == "" || utf8.RuneCountInString(word) > 24 || stopWords[strings.ToLower(word)] || word[0] >= '0' && word[0] <= '9'
 		if empty && len(run) == 0 {
@@ -177,10 +178,8 @@ func (w *writer) has(words ...string) bool {
 			}
 			continue
 		}
-		for _, y := range w.words {
-			if x == y {
-				return true
-			}
+		if slices.Contains(w.words, x) {
+			return true
 		}
 	}
 	return false

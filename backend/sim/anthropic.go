@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"fmt"
 )
 
@@ -79,7 +78,7 @@ func (s *Server) readMessages(x *exchange, limited bool) (*request, error) {
 		return nil, merr
 	}
 	if raw, ok := f.get("system"); ok {
-		text, err := content(json.RawMessage(raw), s.o.Model)
+		text, err := content(raw, s.o.Model)
 		if err != nil {
 			return nil, err
 		}

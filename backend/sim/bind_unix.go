@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,12 +30,11 @@ type Bound struct {
 
 // Bind takes host:port. Port 0 is any free one. The error of a taken port wraps EADDRINUSE.
 func Bind(host string, port int) (*Bound, error) {
-	ips, err := net.LookupIP(host)
+	ips, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", host, err)
 	}
-	ip, _ := netip.AddrFromSlice(ips[0])
-	ip = ip.Unmap()
+	ip := ips[0].Unmap()
 	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: ip.As16()})
 	if ip.Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: ip.As4()}

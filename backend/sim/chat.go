@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // chat answers /v1/chat/completions.
@@ -267,9 +268,5 @@ func (c *choice) between(from, to int) string {
 	if to == from+1 {
 		return c.deltas[from]
 	}
-	s := ""
-	for _, d := range c.deltas[from:to] {
-		s += d
-	}
-	return s
+	return strings.Join(c.deltas[from:to], "")
 }

@@ -18,9 +18,9 @@ const (
 )
 
 var (
-	errEngineDead = errors.New("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+	errEngineDead = errors.New("EngineCore encountered an issue. See stack trace (above) for the root cause.") //nolint:revive,staticcheck // vLLM's words
 	errDraining   = errors.New("cannot schedule new futures after shutdown")
-	errBusy       = errors.New("The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.")
+	errBusy       = errors.New("The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.") //nolint:revive,staticcheck // vLLM's words
 )
 
 // seq is one answer in the engine. What it will say is known beforehand (ids); the engine only
@@ -93,10 +93,9 @@ func (j *job) signal() {
 // engine runs sequences in steps, as vLLM's does: each step gives every decoding sequence one
 // token and shares what is left of the token budget among prompts.
 type engine struct {
-	o     Options
-	m     *metrics
-	kick  chan struct{} // capacity 1: there is something to do
-	start time.Time
+	o    Options
+	m    *metrics
+	kick chan struct{} // capacity 1: there is something to do
 
 	mu       sync.Mutex
 	rng      *rand.Rand

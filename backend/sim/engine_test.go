@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -109,16 +111,16 @@ func TestSameRequestSameTextWhateverTheLoad(t *testing.T) {
 }
 
 func TestPrefixCacheMakesFirstTokenFaster(t *testing.T) {
-	long := ""
+	var long strings.Builder
 	for i := range 300 {
-		long += fmt.Sprintf("Fact %d about railways. ", i)
+		fmt.Fprintf(&long, "Fact %d about railways. ", i)
 	}
 	inBox(t, Options{Model: "m"}, func(b *box) {
 		time0 := time.Now()
-		first := b.ask(chatBody(long, `,"max_tokens":1`))
+		first := b.ask(chatBody(long.String(), `,"max_tokens":1`))
 		cold := time.Since(time0)
 		time0 = time.Now()
-		second := b.ask(chatBody(long, `,"max_tokens":1`))
+		second := b.ask(chatBody(long.String(), `,"max_tokens":1`))
 		warm := time.Since(time0)
 		if first.Usage.Details.Cached > 16 || second.Usage.Details.Cached < first.Usage.Prompt-2*blockSize {
 			t.Errorf("cached %d then %d of %d", first.Usage.Details.Cached, second.Usage.Details.Cached, first.Usage.Prompt)
@@ -193,7 +195,7 @@ func TestQueueLimitRefusesWith503(t *testing.T) {
 		body, _ := io.ReadAll(res.Body)
 		res.Body.Close()
 		want := `{"error":{"message":"The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.","type":"Service Unavailable","param":null,"code":503}}`
-		if res.StatusCode != 503 || string(body) != want {
+		if res.StatusCode != http.StatusServiceUnavailable || string(body) != want {
 			t.Errorf("over the limit = %d %s\nwant 503 %s", res.StatusCode, body, want)
 		}
 		if n := b.metric(`vllm:admission_rejections_total{model_name="m",reason="max_num_queued_reqs"}`); n != 1 {

@@ -111,7 +111,7 @@ func TestStatusFaultHitsItsShare(t *testing.T) {
 		for range 200 {
 			res := b.post("/v1/chat/completions", chatBody("x", `,"max_tokens":1`))
 			res.Body.Close()
-			if res.StatusCode == 503 {
+			if res.StatusCode == http.StatusServiceUnavailable {
 				hit++
 			}
 		}

@@ -37,8 +37,10 @@ func (x *exchange) generate(req *request) (*run, error) {
 		x.s.crash()
 	}
 	e := x.s.e
-	r := &run{exchange: x, req: req, created: time.Now().Unix(), id: randomHex(),
-		job: &job{n: req.n, wake: make(chan struct{}, 1)}}
+	r := &run{
+		exchange: x, req: req, created: time.Now().Unix(), id: randomHex(),
+		job: &job{n: req.n, wake: make(chan struct{}, 1)},
+	}
 	if id := x.r.Header.Get("X-Request-Id"); id != "" {
 		r.id = id
 	}

@@ -98,7 +98,7 @@ func (b *box) ask(body string) reply {
 	res := b.post("/v1/chat/completions", body)
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != 200 {
+	if err != nil || res.StatusCode != http.StatusOK {
 		b.t.Errorf("chat = %d %s %v", res.StatusCode, data, err)
 		return reply{}
 	}

@@ -1,5 +1,7 @@
 package sim
 
+import "slices"
+
 // kvCache is vLLM's paged KV cache: blocks of blockSize tokens. A block that is full has a
 // hash of all tokens up to its end; a freed block keeps its hash, so that a later prompt with
 // the same beginning finds it, until the block is needed (least recently freed first).
@@ -87,8 +89,7 @@ func (k *kvCache) seal(b int32, h uint64) {
 
 // drop gives blocks back, last first, so that the beginning of a prompt is evicted last.
 func (k *kvCache) drop(bs []int32) {
-	for i := len(bs) - 1; i >= 0; i-- {
-		b := bs[i]
+	for _, b := range slices.Backward(bs) {
 		if k.ref[b]--; k.ref[b] == 0 {
 			k.push(b)
 		}

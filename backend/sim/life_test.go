@@ -22,7 +22,7 @@ func TestPortIsRefusedUntilReady(t *testing.T) {
 		b.srv.Drain() // swallowed while the engine loads
 		time.Sleep(200 * time.Millisecond)
 		res, err := b.c.Get("http://sim/health")
-		if err != nil || res.StatusCode != 200 {
+		if err != nil || res.StatusCode != http.StatusOK {
 			t.Fatalf("health when ready = %v, %v", res, err)
 		}
 		res.Body.Close()
@@ -72,7 +72,7 @@ func TestDeadEngine(t *testing.T) {
 		res := b.post("/v1/chat/completions", chatBody("x", ""))
 		plain, _ := io.ReadAll(res.Body)
 		res.Body.Close()
-		if res.StatusCode != 500 || !strings.Contains(string(plain), "EngineCore encountered an issue.") {
+		if res.StatusCode != http.StatusInternalServerError || !strings.Contains(string(plain), "EngineCore encountered an issue.") {
 			t.Errorf("new request = %d %s, want 500", res.StatusCode, plain)
 		}
 		if got := b.health(); got != 503 {
@@ -100,7 +100,7 @@ func TestDrainLetsRequestsFinish(t *testing.T) {
 		got, _ := io.ReadAll(res.Body)
 		res.Body.Close()
 		want := `{"error":{"message":"cannot schedule new futures after shutdown","type":"InternalServerError","param":null,"code":500}}`
-		if res.StatusCode != 500 || string(got) != want {
+		if res.StatusCode != http.StatusInternalServerError || string(got) != want {
 			t.Errorf("new request = %d %s\nwant 500 %s", res.StatusCode, got, want)
 		}
 		rest, err := io.ReadAll(body)
@@ -223,16 +223,16 @@ func TestAPIKeyGuardsV1(t *testing.T) {
 		res := b.post("/v1/chat/completions", chatBody("x", ""))
 		body, _ := io.ReadAll(res.Body)
 		res.Body.Close()
-		if res.StatusCode != 401 || string(body) != `{"error":"Unauthorized"}` {
+		if res.StatusCode != http.StatusUnauthorized || string(body) != `{"error":"Unauthorized"}` {
 			t.Errorf("without a key = %d %s", res.StatusCode, body)
 		}
 		if got := b.health(); got != 200 {
 			t.Errorf("health without a key = %d, want 200", got)
 		}
-		req, _ := http.NewRequest("GET", "http://sim/v1/models", nil)
+		req, _ := http.NewRequest(http.MethodGet, "http://sim/v1/models", nil)
 		req.Header.Set("Authorization", "Bearer secret")
 		ok, err := b.c.Do(req)
-		if err != nil || ok.StatusCode != 200 {
+		if err != nil || ok.StatusCode != http.StatusOK {
 			t.Fatalf("with the key = %v, %v", ok, err)
 		}
 		ok.Body.Close()

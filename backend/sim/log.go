@@ -35,6 +35,7 @@ func (l *logger) line(proc, level, at, format string, args ...any) {
 }
 
 func (l *logger) api(at, format string, args ...any) { l.line(apiProc, "INFO", at, format, args...) }
+
 func (l *logger) engine(at, format string, args ...any) {
 	l.line(engineProc, "INFO", at, format, args...)
 }

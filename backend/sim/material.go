@@ -44,7 +44,7 @@ var shelf = sync.OnceValue(func() *library {
 		if head, ok := strings.CutPrefix(line, "= "); ok {
 			name, keys, _ := strings.Cut(head, ":")
 			t := topic{keys: map[string]bool{name: true}}
-			for _, k := range strings.Fields(keys) {
+			for k := range strings.FieldsSeq(keys) {
 				t.keys[k] = true
 			}
 			l.topics = append(l.topics, t)

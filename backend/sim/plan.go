@@ -54,7 +54,7 @@ func planChat(o Options, ms []message, open bool, p params, choice int, fs fault
 		ms = ms[:len(ms)-1]
 	}
 	w := newWriter(textKey(o.Seed, ms, p.vary(choice)), ms)
-	text := ""
+	var text string
 	switch {
 	case p.json != nil:
 		text = p.json.fill(w)
@@ -75,7 +75,7 @@ func planChat(o Options, ms []message, open bool, p params, choice int, fs fault
 func planCompletion(o Options, prompt string, p params, choice int, fs faults) *plan {
 	ms := []message{{"user", prompt}}
 	w := newWriter(textKey(o.Seed, ms, p.vary(choice)), ms)
-	text := ""
+	var text string
 	switch known := w.known(); {
 	case fs.get("loop") != nil:
 		text = strings.Repeat(" "+w.fact(), 1+p.maxTokens/8)
@@ -138,33 +138,33 @@ func settle(w *writer, text string, p params, fs faults) *plan {
 
 // reveal says what becomes visible when. With stop strings vLLM holds back as many characters
 // as the longest one has, less one, so that no part of a stop string is ever sent.
-func (pl *plan) reveal(p params) {
+func (p *plan) reveal(by params) {
 	hold := 0
-	for _, s := range p.stop {
+	for _, s := range by.stop {
 		hold = max(hold, len(s)-1)
 	}
 	var all strings.Builder
 	shown := 0
-	for i, id := range pl.ids {
+	for i, id := range p.ids {
 		from := all.Len()
 		all.WriteString(piece(id))
 		text := all.String()
 		end := len(text)
-		if at, s := firstStop(text, from-hold, p.stop); at >= 0 && i+1 > p.minTokens {
-			if p.keepStop {
+		if at, s := firstStop(text, from-hold, by.stop); at >= 0 && i+1 > by.minTokens {
+			if by.keepStop {
 				at += len(s)
 			}
-			pl.ids, pl.reason, pl.stop = pl.ids[:i+1], "stop", &s
-			pl.deltas = append(pl.deltas, text[shown:max(shown, at)])
+			p.ids, p.reason, p.stop = p.ids[:i+1], "stop", &s
+			p.deltas = append(p.deltas, text[shown:max(shown, at)])
 			return
 		}
-		if i < len(pl.ids)-1 {
+		if i < len(p.ids)-1 {
 			end = max(shown, end-hold)
 			for end > shown && end < len(text) && text[end]&0xc0 == 0x80 {
 				end-- // not within a rune
 			}
 		}
-		pl.deltas = append(pl.deltas, text[shown:end])
+		p.deltas = append(p.deltas, text[shown:end])
 		shown = end
 	}
 }

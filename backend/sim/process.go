@@ -127,8 +127,8 @@ func startEngine(argv, env []string) (*engineProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Args[0] = engineName // what ps shows, as setproctitle does for vLLM
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // ended by its server, as vLLM does it
+	cmd.Args[0] = engineName                  // what ps shows, as setproctitle does for vLLM
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{w}

@@ -282,7 +282,7 @@ func TestProcessDrains(t *testing.T) {
 		}
 		defer res.Body.Close()
 		body, _ := io.ReadAll(res.Body)
-		return res.StatusCode == 500 && strings.Contains(string(body), "cannot schedule new futures after shutdown")
+		return res.StatusCode == http.StatusInternalServerError && strings.Contains(string(body), "cannot schedule new futures after shutdown")
 	})
 	if got := p.health(); got != 200 {
 		t.Errorf("health while draining = %d, want 200", got)
@@ -351,7 +351,7 @@ func TestProcessIgnoresSIGTERMOnDemandAndCrashes(t *testing.T) {
 		t.Fatalf("health after a SIGTERM that is to be ignored = %d, want 200", got)
 	}
 	res, err := p.c.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(chatBody("KABOOM", `,"max_tokens":500,"ignore_eos":true`)))
-	if err != nil || res.StatusCode != 500 {
+	if err != nil || res.StatusCode != http.StatusInternalServerError {
 		t.Errorf("request that crashes the engine = %v, %v; want 500", res, err)
 	}
 	if err == nil {

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 )
 
@@ -14,8 +15,8 @@ func pySyntax(data []byte) (at int, msg string, ok bool) {
 	}
 	var v any
 	err := json.Unmarshal(data, &v)
-	syn, _ := err.(*json.SyntaxError)
-	if syn == nil {
+	syn, ok := errors.AsType[*json.SyntaxError](err)
+	if !ok {
 		return 0, "Expecting value", false
 	}
 	at = int(syn.Offset) - 1
@@ -65,9 +66,10 @@ func scanOpen(data []byte) (inObject bool, str int) {
 	for i := 0; i < len(data); i++ {
 		c := data[i]
 		if str >= 0 {
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				str = -1
 			}
 			continue

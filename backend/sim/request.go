@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -60,7 +61,7 @@ func (r *request) sampling(f *fields, tokenNames ...string) {
 		}
 		r.maxTokens = int(min(*v, math.MaxInt32))
 		if *v < 1 {
-			late(parameter("max_tokens", fmt.Sprint(*v), "max_tokens must be at least 1, got %d.", *v))
+			late(parameter("max_tokens", strconv.FormatInt(*v, 10), "max_tokens must be at least 1, got %d.", *v))
 			r.maxTokens = 1
 		}
 	}
@@ -124,9 +125,11 @@ func (r *request) stops(f *fields, name string) {
 	}
 	if len(r.stop) > maxStops {
 		f.fail(name, "string_type", "Input should be a valid string")
-		f.errs = append(f.errs, violation{"too_long", f.loc + "." + name,
+		f.errs = append(f.errs, violation{
+			"too_long", f.loc + "." + name,
 			fmt.Sprintf("List should have at most %d items after validation, not %d", maxStops, len(r.stop)), pyRepr(raw),
-			fmt.Sprintf("{'field_type': 'List', 'max_length': %d, 'actual_length': %d}", maxStops, len(r.stop))})
+			fmt.Sprintf("{'field_type': 'List', 'max_length': %d, 'actual_length': %d}", maxStops, len(r.stop)),
+		})
 	}
 	r.stop = slices.DeleteFunc(r.stop, func(s string) bool { return s == "" })
 }
@@ -241,7 +244,7 @@ func content(raw json.RawMessage, model string) (string, *apiError) {
 	}
 	var parts []struct{ Type, Text string }
 	if json.Unmarshal(raw, &parts) != nil {
-		return "", nil
+		return "", nil //nolint:nilerr // what is no list of parts has no text
 	}
 	var b strings.Builder
 	for _, p := range parts {
@@ -268,10 +271,10 @@ func (o *Options) knows(model *string) *apiError {
 // length of the prompt's text.
 func (o *Options) fit(r *request, asked string, prompts []prompt, chars int) *apiError {
 	if r.maxTokens > o.MaxLen {
-		return parameter(asked, fmt.Sprint(r.maxTokens), "%s=%d cannot be greater than max_model_len=%d. Please request fewer output tokens.", asked, r.maxTokens, o.MaxLen)
+		return parameter(asked, strconv.Itoa(r.maxTokens), "%s=%d cannot be greater than max_model_len=%d. Please request fewer output tokens.", asked, r.maxTokens, o.MaxLen)
 	}
 	if most := o.MaxLen * maxPiece; chars > most {
-		return parameter("input_text", fmt.Sprint(chars), "This model's maximum context length is %d tokens. However, your prompt contains %d characters (more than %d characters, which is the upper bound for %d input tokens). Please reduce the length of the input prompt.", o.MaxLen, chars, most, o.MaxLen)
+		return parameter("input_text", strconv.Itoa(chars), "This model's maximum context length is %d tokens. However, your prompt contains %d characters (more than %d characters, which is the upper bound for %d input tokens). Please reduce the length of the input prompt.", o.MaxLen, chars, most, o.MaxLen)
 	}
 	longest := 0
 	for _, p := range prompts {
@@ -279,7 +282,7 @@ func (o *Options) fit(r *request, asked string, prompts []prompt, chars int) *ap
 	}
 	if longest >= o.MaxLen {
 		n := o.MaxLen + 1
-		return parameter("input_tokens", fmt.Sprint(n), "This model's maximum context length is %d tokens. However, your prompt contains at least %d input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt.", o.MaxLen, n)
+		return parameter("input_tokens", strconv.Itoa(n), "This model's maximum context length is %d tokens. However, your prompt contains at least %d input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt.", o.MaxLen, n)
 	}
 	left := o.MaxLen - longest
 	if r.maxTokens < 0 || r.maxTokens > left {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -118,12 +120,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (rt route) allows(method string) bool {
-	for _, m := range rt.methods {
-		if m == method {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(rt.methods, method)
 }
 
 // guarded paths need the API key.
@@ -153,7 +150,7 @@ func (x *exchange) begin(status int) {
 func (x *exchange) json(status int, body []byte) {
 	h := x.w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(len(body)))
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.length = int64(len(body))
 	x.begin(status)
 	x.write(body)
@@ -161,16 +158,16 @@ func (x *exchange) json(status int, body []byte) {
 
 func (x *exchange) write(b []byte) {
 	if x.gz != nil {
-		x.gz.Write(b)
+		_, _ = x.gz.Write(b) // a client that has left is seen by its context
 		return
 	}
-	x.w.Write(b)
+	_, _ = x.w.Write(b)
 }
 
 // fail answers with an error of vLLM's shape; nil is nothing to do.
 func (x *exchange) fail(err error) {
 	switch {
-	case err == nil || err == errCut:
+	case err == nil || errors.Is(err, errCut):
 		return
 	case errors.Is(err, context.Canceled):
 		x.abandon()
@@ -226,7 +223,7 @@ func (x *exchange) health() {
 func (x *exchange) metrics() {
 	body := x.s.m.exposition(x.s.o, x.s.e.kv.blocks())
 	x.w.Header().Set("Content-Type", "text/plain; version=1.0.0; charset=utf-8")
-	x.w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	x.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	x.begin(200)
 	x.write(body)
 }

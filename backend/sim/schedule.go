@@ -24,7 +24,7 @@ func (e *engine) schedule() time.Duration {
 			prefill += n
 		}
 	}
-	for i := 0; i < len(e.running); i++ {
+	for i := 0; i < len(e.running); i++ { //nolint:intrange // running shrinks on the way
 		q := e.running[i]
 		n := min(budget, q.total()-q.computed)
 		q.chunk = 0

@@ -13,10 +13,10 @@ import (
 func (s *Server) startUp(ctx context.Context) error {
 	l, o := s.log, s.o
 	begun := time.Now()
-	// share sleeps until a share of the whole start has passed.
-	share := func(x float64) error {
+	// share sleeps until a share of the whole start has passed; false: the start was called off.
+	share := func(x float64) bool {
 		wait(ctx, time.Until(begun.Add(time.Duration(x*float64(o.Start)))))
-		return ctx.Err()
+		return ctx.Err() == nil
 	}
 	what := ""
 	if f := o.fault("fail-start"); f != nil {
@@ -24,7 +24,7 @@ func (s *Server) startUp(ctx context.Context) error {
 	}
 
 	l.raw(l.out, "SIMULATED vLLM: no model is loaded, texts and timings are made up (vllmdeck sim)\n")
-	if err := share(0.30); err != nil { // imports: silence
+	if !share(0.30) { // imports: silence
 		return nil
 	}
 	l.api("api_utils.py:347", "vLLM server version %s, serving model %s", Version, o.Model)
@@ -43,7 +43,7 @@ func (s *Server) startUp(ctx context.Context) error {
 	}
 	l.api("model.py:733", "Resolved architecture: LlamaForCausalLM")
 	l.api("model.py:2152", "Using max model len %d", o.MaxLen)
-	if err := share(0.40); err != nil {
+	if !share(0.40) {
 		return nil
 	}
 	l.engine("core.py:133", "Initializing a V1 LLM engine (v%s) with config: model='%s', speculative_config=None, tokenizer='%s', dtype=torch.bfloat16, max_seq_len=%d, tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1, quantization=None, enable_prefix_caching=True, enable_chunked_prefill=True",
@@ -55,7 +55,7 @@ func (s *Server) startUp(ctx context.Context) error {
 	}
 	const shards = 4
 	for i := range shards + 1 {
-		if err := share(0.45 + 0.25*float64(i)/shards); err != nil {
+		if !share(0.45 + 0.25*float64(i)/shards) {
 			return nil
 		}
 		took := 0.25 * o.Start.Seconds() * float64(i) / shards
@@ -68,7 +68,7 @@ func (s *Server) startUp(ctx context.Context) error {
 	l.raw(l.err, "\n\n")
 	l.engine("default_loader.py:501", "Loading weights took %.2f seconds", 0.25*o.Start.Seconds())
 	l.engine("gpu_model_runner.py:5148", "Model loading took 1.24 GiB memory and %.6f seconds", 0.26*o.Start.Seconds())
-	if err := share(0.80); err != nil {
+	if !share(0.80) {
 		return nil
 	}
 	if what == "kv" {
@@ -78,7 +78,7 @@ func (s *Server) startUp(ctx context.Context) error {
 	l.engine("gpu_worker.py:512", "Available KV cache memory: %.2f GiB", float64(o.KVTokens)*128e3/(1<<30))
 	l.engine("kv_cache_utils.py:2327", "GPU KV cache size: %s tokens, Maximum concurrency for %s tokens per request: %.2fx",
 		thousands(o.KVTokens), thousands(o.MaxLen), float64(o.KVTokens)/float64(o.MaxLen))
-	if err := share(0.95); err != nil {
+	if !share(0.95) {
 		return nil
 	}
 	l.engine("core.py:402", "init engine (profile, create kv cache, warmup model) took %.2f s", 0.25*o.Start.Seconds())
@@ -89,7 +89,7 @@ func (s *Server) startUp(ctx context.Context) error {
 		path, method, _ := strings.Cut(r, " ")
 		l.api("launcher.py:195", "Route: %s, Methods: %s", path, method)
 	}
-	if err := share(1); err != nil {
+	if !share(1) {
 		return nil
 	}
 	l.uvicorn(fmt.Sprintf("Started server process [%d]", o.PID))

@@ -26,8 +26,8 @@ func (r *run) stream(sh shape, before []byte) error {
 		return r.send(asAPIError(errBusy).event(), []byte("data: [DONE]\n\n"))
 	}
 	if len(before) > 0 {
-		if err := r.send(before); err != nil {
-			return nil
+		if r.send(before) != nil {
+			return nil //nolint:nilerr // the client has left
 		}
 	}
 	opened := false
@@ -47,7 +47,7 @@ func (r *run) stream(sh shape, before []byte) error {
 		}
 		if len(events) > 0 && r.send(events) != nil {
 			r.s.e.abort(r.job)
-			return nil
+			return nil //nolint:nilerr // the client has left
 		}
 		if stop := r.interruptStream(ctx, sh); stop {
 			return nil

@@ -83,10 +83,10 @@ func (x *exchange) detokenize() error {
 	if err := x.s.o.knows(model); err != nil {
 		return err
 	}
-	text := ""
+	var text strings.Builder
 	for _, id := range ids {
-		text += tokenText(id)
+		text.WriteString(tokenText(id))
 	}
-	x.json(200, fmt.Appendf(nil, `{"prompt":%s}`, quote(text)))
+	x.json(200, fmt.Appendf(nil, `{"prompt":%s}`, quote(text.String())))
 	return nil
 }

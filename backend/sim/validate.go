@@ -134,8 +134,10 @@ func parseBody(data []byte) (*fields, *apiError) {
 		return nil, schemaError(violation{"missing", "body", "Field required", "'None'", ""})
 	}
 	if at, msg, ok := pySyntax(data); !ok {
-		return nil, schemaError(violation{"json_invalid", "body." + strconv.Itoa(at), "JSON decode error", "'<dict of 0 items>'",
-			"{'error': " + pyString(msg) + "}"})
+		return nil, schemaError(violation{
+			"json_invalid", "body." + strconv.Itoa(at), "JSON decode error", "'<dict of 0 items>'",
+			"{'error': " + pyString(msg) + "}",
+		})
 	}
 	f := &fields{loc: "body"}
 	if err := json.Unmarshal(data, &f.raw); err != nil || f.raw == nil {

@@ -61,7 +61,9 @@ func (w *worker) failed(v verdict) {
 			w.adopt(ctx)
 			return
 		}
+		why, remedy, exit := w.st.Error, w.st.Remedy, w.st.Exit
 		w.start(ctx)
+		w.st.Error, w.st.Remedy, w.st.Exit = why, remedy, exit // in sight until it is ready again
 	})
 }
 

@@ -158,6 +158,7 @@ func (p *proc) set(f func(p *proc)) {
 func (p *proc) serve() { p.set(func(p *proc) { p.up = true }) }
 
 func newHost(t *testing.T) *host {
+	t.Helper()
 	h := &host{t: t, alive: map[string]*proc{}, attached: map[string]*proc{}, port: 20000, pid: 100, readings: map[string]*reading{}}
 	h.play = func(p *proc) { p.serve() }
 	// The fake servers' goroutines end with them.
@@ -266,7 +267,7 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		_, _ = io.WriteString(w, `{"choices":[{"text":"a"}]}`)
 	default:
-		w.WriteHeader(404)
+		w.WriteHeader(http.StatusNotFound)
 	}
 	return w.Result(), nil
 }

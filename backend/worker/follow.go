@@ -58,7 +58,7 @@ func (f *follower) read(emit func(line string)) error {
 		}
 		now, err := os.Stat(f.path)
 		if err != nil {
-			return nil // between a rename and the new file
+			return nil //nolint:nilerr // between a rename and the new file
 		}
 		have, err := f.file.Stat()
 		if err != nil {

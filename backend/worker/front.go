@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -28,6 +29,17 @@ func (p *Pool) Status(name string) (api.Worker, bool) {
 	return w.status(), true
 }
 
+// Peek gives the same without a copy, for the path of each request: the status must not be
+// changed, and its InFlight is not kept, which is why it comes beside it. Nil if there is no such
+// worker.
+func (p *Pool) Peek(name string) (w *api.Worker, inFlight int) {
+	at := p.set.Load().byName[name]
+	if at == nil {
+		return nil, 0
+	}
+	return &at.view.Load().Worker, at.gate.count()
+}
+
 func (w *worker) status() api.Worker {
 	s := w.view.Load().Worker
 	s.InFlight = w.gate.count()
@@ -40,6 +52,7 @@ type Target struct {
 	Model     string // name that the server knows the model by
 	Key       string // its bearer token, "" for none
 	Simulated bool
+	Started   time.Time // of its process, as in api.Worker
 }
 
 // Target gives where requests for a worker go.
@@ -132,17 +145,4 @@ func (p *Pool) Logs(name string) *Log {
 		return nil
 	}
 	return w.lines
-}
-
-// LastStart gives how long the phases of a worker's last successful start took, for an
-// estimate; nil if it is not known. It reads a file.
-func (p *Pool) LastStart(name string) []api.PhaseTime {
-	w := p.set.Load().byName[name]
-	if w == nil {
-		return nil
-	}
-	if h := readHistory(w.view.Load().folder); h != nil {
-		return h.Phases
-	}
-	return nil
 }

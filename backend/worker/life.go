@@ -25,7 +25,10 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
-	w.st.Trend = nil
+	w.st.Trend, w.st.LastStart = nil, nil
+	if h := readHistory(w.plan.spec.Folder); h != nil {
+		w.st.LastStart = h.Phases
+	}
 	w.showPhases(now)
 	return l, watch
 }
@@ -201,11 +204,12 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	l.phases.move(api.PhaseServer, now)
 	l.phases.end(now)
 	w.st.Phases = l.phases.list(now)
+	w.st.LastStart = w.st.Phases
 	w.enter(api.Ready)
 	if w.drained {
 		w.enter(api.Draining)
 	}
-	w.st.Error, w.st.Remedy = "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
 	if a.version != "" {
 		w.st.Version = a.version
 	}
@@ -219,6 +223,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			w.st.Phases = h.Phases
 		}
 		if l.spec.Labels[labelCommand] != w.plan.hash {
+			w.log.Warn("worker runs with an older command")
 			w.notice("warning", fmt.Sprintf("%s runs with an older command: \"vllmdeck worker restart %s\" applies the config", w.name, w.name))
 		}
 	case l.plan.kind != kindAttach:
@@ -230,6 +235,14 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 		})
 	}
 	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
+	switch {
+	case l.adopted:
+		w.notice("info", w.name+" taken over from an earlier engine, ready")
+	case l.plan.kind == kindAttach:
+		w.notice("info", w.name+" answers, ready")
+	default:
+		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
+	}
 	w.trouble.starts = 0
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 

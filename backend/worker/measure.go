@@ -109,7 +109,7 @@ func (w *worker) measured(l *life, procs []launch.Process) {
 	}
 	if l.cpu != nil {
 		if dt := now.Sub(l.cpuAt).Seconds(); dt > 0 {
-			w.st.CPU = api.Ptr(used / dt)
+			w.st.CPU = new(used / dt)
 		}
 	}
 	l.cpu, l.cpuAt = cpu, now

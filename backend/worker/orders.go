@@ -67,6 +67,7 @@ func (w *worker) orderDrain(context.Context) error {
 	w.drained = true
 	w.enter(api.Draining)
 	w.log.Info("worker drained")
+	w.notice("info", w.name+" drained by order: new requests go elsewhere")
 	return nil
 }
 
@@ -78,6 +79,7 @@ func (w *worker) orderResume(context.Context) error {
 	w.enter(api.Ready)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 	w.log.Info("worker resumed")
+	w.notice("info", w.name+" resumed by order: it is routed to again")
 	return nil
 }
 

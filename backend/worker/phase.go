@@ -71,7 +71,7 @@ func (t *tracker) line(line string, now time.Time) {
 	}
 	if m := shareLine.FindStringSubmatch(text); m != nil {
 		if n, err := strconv.Atoi(m[1]); err == nil && n <= 100 {
-			t.progress = api.Ptr(float64(n) / 100)
+			t.progress = new(float64(n) / 100)
 		}
 	}
 	if upLine.MatchString(text) {

@@ -125,30 +125,78 @@ func TestDiagnosesOfRecordedFailures(t *testing.T) {
 		class         class
 		cause, remedy string
 	}{
-		{"fail_badflag.txt", launch.Exit{Code: 2, Known: true}, false, classConfig,
-			"vLLM does not know the flag --no-such-flag", "under args:"},
-		{"fail_badmodel.txt", launch.Exit{Code: 1, Known: true}, false, classConfig,
-			"model folder /models/nothere does not exist", "path:"},
-		{"fail_hubmodel.txt", launch.Exit{Code: 1, Known: true}, false, classConfig,
-			"not in the local cache", "hf download"},
-		{"fail_maxlen.txt", launch.Exit{Code: 1, Known: true}, false, classConfig,
-			"max-model-len 999999999 is more than the model allows (2048)", "--max-model-len=2048"},
-		{"fail_memory.txt", launch.Exit{Code: 1, Known: true}, false, classResource,
-			"memory node 0 has 13.87 of 15.84 GiB free, 14.57 GiB are wanted (utilization 0.92)", "VLLM_CPU_KVCACHE_SPACE"},
-		{"fail_port.txt", launch.Exit{Code: 1, Known: true}, false, classResource,
-			"a port is taken", "port:"},
-		{"devmode.txt", launch.Exit{Code: 1, Known: true}, false, classConfig,
-			"Sleep mode is not supported on current platform.", "args:"},
-		{"die_EngineCor.txt", launch.Exit{Code: 0, Known: true}, true, classCrash,
-			"the engine process died", "dmesg"},
-		{"sigkill_core.txt", launch.Exit{Code: 0, Known: true}, true, classCrash,
-			"the engine process died", "dmesg"},
-		{"sigkill_worker.txt", launch.Exit{Code: 0, Known: true}, true, classCrash,
-			"the engine process died", "dmesg"},
-		{"sigkill_api.txt", launch.Exit{Code: -1, Signal: "killed", Known: true}, true, classCrash,
-			"killed by SIGKILL", "out-of-memory"},
-		{"fail_kv.txt", launch.Exit{Code: 0, Known: true}, true, classCrash,
-			"ended by itself, unasked, with status 0", "engine died"},
+		{
+			"fail_badflag.txt",
+			launch.Exit{Code: 2, Known: true},
+			false, classConfig,
+			"vLLM does not know the flag --no-such-flag", "under args:",
+		},
+		{
+			"fail_badmodel.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classConfig,
+			"model folder /models/nothere does not exist", "path:",
+		},
+		{
+			"fail_hubmodel.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classConfig,
+			"not in the local cache", "hf download",
+		},
+		{
+			"fail_maxlen.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classConfig,
+			"max-model-len 999999999 is more than the model allows (2048)", "--max-model-len=2048",
+		},
+		{
+			"fail_memory.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classResource,
+			"memory node 0 has 13.87 of 15.84 GiB free, 14.57 GiB are wanted (utilization 0.92)", "VLLM_CPU_KVCACHE_SPACE",
+		},
+		{
+			"fail_port.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classResource,
+			"a port is taken", "port:",
+		},
+		{
+			"devmode.txt",
+			launch.Exit{Code: 1, Known: true},
+			false, classConfig,
+			"Sleep mode is not supported on current platform.", "args:",
+		},
+		{
+			"die_EngineCor.txt",
+			launch.Exit{Code: 0, Known: true},
+			true, classCrash,
+			"the engine process died", "dmesg",
+		},
+		{
+			"sigkill_core.txt",
+			launch.Exit{Code: 0, Known: true},
+			true, classCrash,
+			"the engine process died", "dmesg",
+		},
+		{
+			"sigkill_worker.txt",
+			launch.Exit{Code: 0, Known: true},
+			true, classCrash,
+			"the engine process died", "dmesg",
+		},
+		{
+			"sigkill_api.txt",
+			launch.Exit{Code: -1, Signal: "killed", Known: true},
+			true, classCrash,
+			"killed by SIGKILL", "out-of-memory",
+		},
+		{
+			"fail_kv.txt",
+			launch.Exit{Code: 0, Known: true},
+			true, classCrash,
+			"ended by itself, unasked, with status 0", "engine died",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := explain(recording(t, c.name), c.exit, c.ready)
@@ -161,16 +209,26 @@ func TestDiagnosesOfRecordedFailures(t *testing.T) {
 
 func TestDiagnosesOfGPUFailures(t *testing.T) {
 	for _, c := range []struct{ line, cause string }{
-		{"(EngineCore pid=2) ERROR 11-23 15:00:04 [core.py:1510] ValueError: Free memory on device cuda:0 (3.1/23.5 GiB) on startup is less than desired GPU memory utilization (0.92, 21.6 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
-			"GPU cuda:0 has 3.1 of 23.5 GiB free, 21.6 GiB are wanted (utilization 0.92)"},
-		{"ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache is needed, which is larger than the available KV cache memory (5.51 GiB). Based on the available memory, the estimated maximum model length is 45120.",
-			"a context of 131072 tokens needs 16.00 GiB of KV cache, 5.51 GiB are free"},
-		{"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 23.5 GiB",
-			"out of GPU memory: 224.00 MiB more were wanted"},
-		{"(EngineCore pid=2) ERROR 11-23 15:00:04 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.",
-			"the worker process VllmWorker-1 was killed by SIGKILL"},
-		{"  Value error, World size (4) is larger than the number of available GPUs (2) in this node. [type=value_error, input_value=x]",
-			"4 GPUs are asked for, 2 are visible"},
+		{
+			"(EngineCore pid=2) ERROR 11-23 15:00:04 [core.py:1510] ValueError: Free memory on device cuda:0 (3.1/23.5 GiB) on startup is less than desired GPU memory utilization (0.92, 21.6 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+			"GPU cuda:0 has 3.1 of 23.5 GiB free, 21.6 GiB are wanted (utilization 0.92)",
+		},
+		{
+			"ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache is needed, which is larger than the available KV cache memory (5.51 GiB). Based on the available memory, the estimated maximum model length is 45120.",
+			"a context of 131072 tokens needs 16.00 GiB of KV cache, 5.51 GiB are free",
+		},
+		{
+			"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 23.5 GiB",
+			"out of GPU memory: 224.00 MiB more were wanted",
+		},
+		{
+			"(EngineCore pid=2) ERROR 11-23 15:00:04 [multiproc_executor.py:1] Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.",
+			"the worker process VllmWorker-1 was killed by SIGKILL",
+		},
+		{
+			"  Value error, World size (4) is larger than the number of available GPUs (2) in this node. [type=value_error, input_value=x]",
+			"4 GPUs are asked for, 2 are visible",
+		},
 		{"OSError: You are trying to access a gated repo.", "the model is gated"},
 		{"RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}", "killed by SIGKILL while it started"},
 	} {

@@ -170,9 +170,13 @@ func (w *worker) stopped(ctx context.Context) {
 	switch {
 	case w.leaving:
 		w.finished = true
+		w.notice("info", w.name+" stopped: it is no longer in the config")
 	case w.again:
+		w.notice("info", w.name+" stopped by order, starting again")
 		w.trouble.forget()
 		w.describe()
 		w.start(ctx)
+	default:
+		w.notice("info", w.name+" stopped by order")
 	}
 }

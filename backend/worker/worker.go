@@ -47,7 +47,6 @@ type worker struct {
 type view struct {
 	api.Worker
 	target Target
-	folder string
 	ports  []int // that it has or will have
 }
 
@@ -86,6 +85,10 @@ func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	w.st.State, w.st.Since = api.Stopped, time.Now()
+	if p.kind != kindAttach || starts(p) {
+		// The loop adopts or starts it at once; a request that comes before that waits for it.
+		w.st.State = api.Starting
+	}
 	w.describe()
 	w.publish()
 	return w
@@ -189,8 +192,8 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, folder: w.plan.spec.Folder, ports: []int{w.plan.cfg.Port}}
-	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated}
+	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
+	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
 		v.ports = append(v.ports, l.spec.Port)

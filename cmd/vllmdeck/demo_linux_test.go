@@ -46,7 +46,7 @@ func (r *rig) nothingLeft() {
 	began := time.Now()
 	for {
 		left = nil
-		for _, pid := range markedProcesses(r.t, "XDG_RUNTIME_DIR="+r.dir) {
+		for _, pid := range r.processes() {
 			text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 			left = append(left, strings.ReplaceAll(string(text), "\x00", " "))
 		}
@@ -251,7 +251,7 @@ func everythingSaysSimulated(t *testing.T, r *rig, rec engineRecord) {
 		}
 	}
 	out := r.run("--engine", "unix:"+rec.Socket, "status")
-	for _, line := range strings.Split(out, "\n") {
+	for line := range strings.SplitSeq(out, "\n") {
 		if (strings.HasPrefix(line, "vllmdeck") || strings.HasPrefix(line, "w") || strings.HasPrefix(line, "today")) && !strings.Contains(line, "SIMULATED") {
 			t.Errorf("status does not say SIMULATED in %q", line)
 		}

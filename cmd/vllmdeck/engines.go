@@ -291,7 +291,7 @@ func controlSocket(state string) (string, error) {
 
 // answers says whether somebody accepts connections on a unix socket.
 func answers(socket string) bool {
-	c, err := net.DialTimeout("unix", socket, 500*time.Millisecond)
+	c, err := (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(context.Background(), "unix", socket)
 	if err != nil {
 		return false
 	}

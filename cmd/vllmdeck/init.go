@@ -147,7 +147,7 @@ func nextCommand(path string, m machine) string {
 		start += " --config " + path
 	}
 	if m.canServe() {
-		return fmt.Sprintf("Next: %s", start)
+		return "Next: " + start
 	}
 	return fmt.Sprintf("Next: vllmdeck setup cpu   for a real vLLM on the CPU\n  or: %s   to look around with what there is", start)
 }

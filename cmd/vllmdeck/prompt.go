@@ -200,7 +200,7 @@ func promptFigures(p *api.Prompt) string {
 	}
 	parts := []string{
 		"worker " + safe(p.Worker),
-		"TTFT " + seconds(api.Ptr(time.Duration(p.TTFT).Seconds())),
+		"TTFT " + seconds(new(time.Duration(p.TTFT).Seconds())),
 		figure(p.Rate, "%.1f tok/s"),
 		fmt.Sprintf("%s%d + %s%d tokens", mark, p.Usage.Prompt(), mark, p.Usage.Completion()),
 		"cost " + usd(p.Actual),

@@ -44,7 +44,7 @@ them too, for containers. SIGHUP reads the config again. In a systemd unit: Kill
 			if err != nil {
 				return err
 			}
-			var out io.Writer = cmd.ErrOrStderr()
+			out := cmd.ErrOrStderr()
 			if quiet {
 				out = nil
 			}
@@ -195,9 +195,6 @@ func runEngine(ctx context.Context, o engineOptions) (restart bool, err error) {
 	}
 
 	log.Info("engine started", "version", version, "pid", os.Getpid(), "url", e.url, "state", o.cfg.State, "config", o.cfg.Path)
-	for _, w := range o.cfg.Warnings {
-		log.Warn("config", "warning", w)
-	}
 	if o.ready != nil {
 		o.ready(e)
 	}

@@ -51,7 +51,7 @@ func Main(newLauncher func() launch.Launcher) {
 		start(true, "deaf")
 		start(true, "leaver") // its child is an orphan in yet another session
 		say("ready pid=%d", os.Getpid())
-		select {}
+		hang()
 	case "named": // calls itself so, as vLLM's processes do
 		_ = os.WriteFile("/proc/self/comm", []byte(args[0]), 0)
 		say("ready pid=%d", os.Getpid())
@@ -61,7 +61,7 @@ func Main(newLauncher func() launch.Launcher) {
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		say("deaf pid=%d", os.Getpid())
-		select {}
+		hang()
 	case "spew": // numbered lines; then it waits, or ends if told so, with 9 if a write failed
 		n, _ := strconv.Atoi(args[0])
 		w := bufio.NewWriterSize(os.Stdout, 4096)
@@ -114,7 +114,7 @@ func own(l launch.Launcher, dir string) {
 	wait()
 }
 
-func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
 func wait() {
 	term := make(chan os.Signal, 1)
@@ -122,10 +122,14 @@ func wait() {
 	<-term
 }
 
+// hang blocks for good. An empty select would not: without cgo the runtime sees that nothing can
+// go on and ends the process. Nor is it for ever, should a test leave it behind.
+func hang() { <-time.After(time.Hour) }
+
 // start runs this binary again, in a session of its own if escape.
 func start(escape bool, mode string) {
 	a := argv(mode)
-	cmd := exec.Command(a[0], a[1:]...)
+	cmd := exec.Command(a[0], a[1:]...) //nolint:noctx // it is to outlive this process
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: escape}
 	if err := cmd.Start(); err != nil {

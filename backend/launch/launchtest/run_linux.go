@@ -257,7 +257,7 @@ func (s Suite) engineKilled(t *testing.T) {
 func helper(t *testing.T, mode string, args ...string) *exec.Cmd {
 	t.Helper()
 	a := argv(mode, args...)
-	cmd := exec.Command(a[0], a[1:]...)
+	cmd := exec.CommandContext(t.Context(), a[0], a[1:]...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -39,8 +40,8 @@ func once(t *testing.T, l Ledger) {
 func retry(t *testing.T, l Ledger) {
 	r := Request("a", noon)
 	r.Attempts = []api.Attempt{
-		{Upstream: "w1", Outcome: api.OutcomeError, Share: api.Span(time.Second), Actual: api.Ptr(api.Nanos(7))},
-		{Upstream: "w2", Outcome: api.OutcomeError, Share: api.Span(time.Second), Actual: api.Ptr(api.Nanos(8))},
+		{Upstream: "w1", Outcome: api.OutcomeError, Share: api.Span(time.Second), Actual: new(api.Nanos(7))},
+		{Upstream: "w2", Outcome: api.OutcomeError, Share: api.Span(time.Second), Actual: new(api.Nanos(8))},
 		r.Attempts[0],
 	}
 	l.Closed(r)
@@ -75,6 +76,51 @@ func unknown(t *testing.T, l Ledger) {
 	}
 }
 
+func paid(t *testing.T, l Ledger) {
+	leg := func(upstream string, actual, held *api.Nanos) api.Attempt {
+		return api.Attempt{Upstream: upstream, Provider: upstream != "w0", Outcome: api.OutcomeError, Actual: actual, Held: held}
+	}
+	call := func(id string, started time.Time, legs ...api.Attempt) {
+		r := Request(id, started)
+		last := legs[len(legs)-1]
+		r.Attempts, r.Worker, r.Class, r.Basis, r.Actual = legs, last.Upstream, api.ClassFailover, api.BasisProviderPrice, last.Actual
+		l.Closed(r)
+	}
+	n := func(v api.Nanos) *api.Nanos { return &v }
+	call("a", noon, leg("openai", n(40), nil))
+	call("b", noon.Add(time.Hour), leg("w0", n(5), nil), leg("openai", n(2), nil)) // the worker's part is worker time
+	call("c", noon.AddDate(0, 0, 1), leg("openai", nil, n(900)))                   // cut off: at most 900
+	call("d", noon, leg("openai", nil, n(30)), leg("other", nil, nil))             // two in vain
+	call("e", noon, leg("w0", nil, nil), leg("other", n(1), nil))                  // a worker without a rate
+	l.Closed(Request("f", noon))                                                   // no provider
+	tester := Request("g", noon)
+	tester.Class, tester.Basis, tester.Worker, tester.Attempts = api.ClassTester, api.BasisProviderPrice, "openai", []api.Attempt{leg("openai", n(100), nil)}
+	l.Closed(tester)
+	Wait(t, l)
+	want(t, "paid calls", paidBy(t, l), []string{"openai 2026-11-24 172 0", "openai 2026-11-25 900 0", "other 2026-11-24 1 1"})
+	m := money(t, l, noon.Add(-time.Hour), noon.Add(2*time.Hour), false)
+	if m.Paid != nil {
+		t.Errorf("paid in all: got %s, want unknown while a part is", show(m.Paid))
+	}
+	if m := money(t, l, noon.Add(time.Hour), noon.Add(2*time.Hour), false); show(m.Paid) != "2" || m.Shares != 5 {
+		t.Errorf("in the second hour: got %s paid and %d of workers, want 2 and 5", show(m.Paid), m.Shares)
+	}
+}
+
+// paidBy writes what providers cost as provider, day, amount, calls of unknown cost.
+func paidBy(t *testing.T, l Ledger) []string {
+	t.Helper()
+	found, err := l.Paid(context.Background(), noon.AddDate(0, 0, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, p := range found {
+		out = append(out, fmt.Sprintf("%s %s %d %d", p.Provider, p.Day, p.Amount, p.Unknown))
+	}
+	return out
+}
+
 func refused(t *testing.T, l Ledger) {
 	r := api.Request{ID: "a", Started: noon, Route: "chat", Model: "m", Class: api.ClassServed, Outcome: api.OutcomeRejected, Status: 429, UsageSource: api.UsageUnknown}
 	l.Closed(r)
@@ -92,7 +138,7 @@ func simulated(t *testing.T, l Ledger) {
 	r.Class, r.Simulated = api.ClassSimulated, true
 	l.Closed(r)
 	l.Closed(Request("b", noon))
-	l.WorkerTime(ledger.WorkerTime{Worker: "s0", Incarnation: "s0/1", Started: noon, Until: noon.Add(time.Hour), Hour: api.Ptr(api.Nanos(500)), Simulated: true})
+	l.WorkerTime(ledger.WorkerTime{Worker: "s0", Incarnation: "s0/1", Started: noon, Until: noon.Add(time.Hour), Hour: new(api.Nanos(500)), Simulated: true})
 	rows := spend(t, l)
 	want(t, "all", lines(rows), []string{"1 100 1000", "1 100 1000"})
 	if rows[0].Simulated == rows[1].Simulated {
@@ -116,7 +162,8 @@ func groups(t *testing.T, l Ledger) {
 	want(t, "by day", lines(spend(t, l, "day"), "day"), []string{"2026-11-24 2 200 2000", "2026-11-25 1 100 1000"})
 	hour := noon.Truncate(0).Add(-30 * time.Minute)
 	want(t, "by hour", lines(spend(t, l, "hour"), "hour"), []string{
-		hour.Format(time.RFC3339) + " 1 100 1000", hour.Add(time.Hour).Format(time.RFC3339) + " 1 100 1000", hour.AddDate(0, 0, 1).Format(time.RFC3339) + " 1 100 1000"})
+		hour.Format(time.RFC3339) + " 1 100 1000", hour.Add(time.Hour).Format(time.RFC3339) + " 1 100 1000", hour.AddDate(0, 0, 1).Format(time.RFC3339) + " 1 100 1000",
+	})
 	want(t, "by model and day", lines(spend(t, l, "model", "day"), "model", "day"), []string{"m 2026-11-24 2 200 2000", "n 2026-11-25 1 100 1000"})
 	want(t, "by outcome", lines(spend(t, l, "outcome"), "outcome"), []string{"client_cancelled 1 100 1000", "ok 2 200 2000"})
 	want(t, "by route", lines(spend(t, l, "route"), "route"), []string{"chat 2 200 2000", "completions 1 100 1000"})
@@ -169,7 +216,7 @@ func ends(t *testing.T, l Ledger) {
 
 func idle(t *testing.T, l Ledger) {
 	tell := func(until time.Duration) {
-		l.WorkerTime(ledger.WorkerTime{Worker: "w0", Incarnation: "w0/1", Model: "m", Started: noon.Add(-24 * time.Hour), Until: noon.Add(until), Busy: until / 4, Hour: api.Ptr(api.Nanos(3600))})
+		l.WorkerTime(ledger.WorkerTime{Worker: "w0", Incarnation: "w0/1", Model: "m", Started: noon.Add(-24 * time.Hour), Until: noon.Add(until), Busy: until / 4, Hour: new(api.Nanos(3600))})
 	}
 	tell(0)
 	until(t, "worker time", func() bool { return money(t, l, time.Time{}, noon, false).Wall == 24*time.Hour })
@@ -181,7 +228,7 @@ func idle(t *testing.T, l Ledger) {
 	tell(time.Hour)
 	until(t, "worker time", func() bool { return money(t, l, noon, noon.Add(2*time.Hour), false).Wall == time.Hour })
 	m := money(t, l, noon, noon.Add(2*time.Hour), false)
-	got := []string{show(m.Workers), show(api.Ptr(m.Shares)), show(m.Idle), show(m.Paid), show(m.Actual), show(m.Would)}
+	got := []string{show(m.Workers), show(new(m.Shares)), show(m.Idle), show(m.Paid), show(m.Actual), show(m.Would)}
 	want(t, "workers, shares, idle, paid, actual, would", got, []string{"3600", "100", "3500", "100", "3700", "1000"})
 	// An hour a quarter busy touches two hours of the clock, of one of which half passed before.
 	if m.WallWhole != 90*time.Minute || m.Utilisation == nil || math.Abs(*m.Utilisation-1./6) > 1e-9 {
@@ -210,12 +257,12 @@ func rates(t *testing.T, l Ledger) {
 	if m := money(t, l, time.Time{}, time.Time{}, false); m.Actual != nil || m.Idle != nil || !slices.Equal(m.Unrated, []string{"w0"}) {
 		t.Errorf("without a rate: got actual %s, idle %s, unrated %v, want unknown and w0", show(m.Actual), show(m.Idle), m.Unrated)
 	}
-	w.Hour, w.Until = api.Ptr(api.Nanos(100)), noon.Add(2*time.Hour)
+	w.Hour, w.Until = new(api.Nanos(100)), noon.Add(2*time.Hour)
 	until(t, "the rate", func() bool {
 		l.WorkerTime(w)
 		return show(money(t, l, time.Time{}, time.Time{}, false).Workers) == "200"
 	}) // once known, it was so from the start
-	w.Hour, w.Until = api.Ptr(api.Nanos(900)), noon.Add(3*time.Hour)
+	w.Hour, w.Until = new(api.Nanos(900)), noon.Add(3*time.Hour)
 	tell(3*time.Hour, "1100")
 	w.Hour, w.Flat, w.Until = nil, true, noon.Add(4*time.Hour)
 	tell(4*time.Hour, "1100")
@@ -225,7 +272,7 @@ func earns(t *testing.T, l Ledger) {
 	i := 0
 	closed := func(class, outcome string) {
 		i++
-		r := Request(fmt.Sprint(i), noon)
+		r := Request(strconv.Itoa(i), noon)
 		r.Class, r.Outcome = class, outcome
 		l.Closed(r)
 	}
@@ -255,9 +302,9 @@ func earns(t *testing.T, l Ledger) {
 
 func savings(t *testing.T, l Ledger) {
 	from := noon
-	usd := func(n int64) *api.Nanos { return api.Ptr(api.Nanos(n) * api.Dollar) }
+	usd := func(n int64) *api.Nanos { return new(api.Nanos(n) * api.Dollar) }
 	for i := range 4 {
-		r := Request(fmt.Sprint(i), from.Add(time.Duration(i)*10*time.Minute))
+		r := Request(strconv.Itoa(i), from.Add(time.Duration(i)*10*time.Minute))
 		r.Would = usd(5)
 		l.Closed(r)
 	}
@@ -300,7 +347,7 @@ func backwards(t *testing.T, l Ledger) {
 	r := Request("a", noon)
 	r.Duration, r.TTFT, r.Queue = api.Span(-time.Hour), -1, -1
 	l.Closed(r)
-	w := ledger.WorkerTime{Worker: "w0", Incarnation: "w0/1", Started: noon, Until: noon.Add(-time.Hour), Busy: -5, Hour: api.Ptr(api.Nanos(100))}
+	w := ledger.WorkerTime{Worker: "w0", Incarnation: "w0/1", Started: noon, Until: noon.Add(-time.Hour), Busy: -5, Hour: new(api.Nanos(100))}
 	l.WorkerTime(w)
 	w.Until = noon.Add(time.Hour)
 	until(t, "worker time", func() bool {
@@ -322,7 +369,9 @@ func interrupted(t *testing.T, open Open) {
 	stop := start(t, l)
 	l.Opened(Request("a", noon))
 	paid := Request("b", noon)
-	paid.Class = api.ClassFailover
+	l.Opened(paid)
+	Wait(t, l)
+	paid.Worker, paid.Class, paid.Basis, paid.Actual = "openai", api.ClassFailover, api.BasisProviderPrice, api.Ptr(api.Nanos(7000)) // moved on; so much is reserved
 	l.Opened(paid)
 	l.Closed(Request("c", noon))
 	Wait(t, l)
@@ -341,6 +390,9 @@ func interrupted(t *testing.T, open Open) {
 	want(t, "by class", lines(rows, "class"), []string{"failover 1 unknown unknown", "served 2 100 1000"})
 	if rows[1].Interrupted != 1 || rows[1].Unmetered != 1 {
 		t.Errorf("got %d interrupted and %d unmetered, want 1 and 1", rows[1].Interrupted, rows[1].Unmetered)
+	}
+	if got := paidBy(t, l); !slices.Equal(got, []string{"openai 2026-11-24 7000 0"}) {
+		t.Errorf("paid calls: got %q, want at most what was reserved", got)
 	}
 	l.Closed(Request("a", noon)) // too late: it has been counted
 	want(t, "after a late close", lines(spend(t, l, "outcome"), "outcome"), []string{"interrupted 2 unknown unknown", "ok 1 100 1000"})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +24,7 @@ type Ledger interface {
 	Found() ledger.Found
 	Spend(ctx context.Context, q api.Query) ([]api.Row, error)
 	Money(ctx context.Context, from, to time.Time, simulated bool) (*ledger.Totals, error)
+	Paid(ctx context.Context, from time.Time) ([]ledger.Paid, error)
 	Savings(ctx context.Context, from, to time.Time, buckets int, simulated bool) (api.Series, error)
 }
 
@@ -37,6 +40,7 @@ func Run(t *testing.T, open Open) {
 		{"a request is counted once however often it is told", once},
 		{"a leg on a worker that failed is class retry", retry},
 		{"what is not known is nil and not 0", unknown},
+		{"what providers cost is told by day, at most", paid},
 		{"what was refused costs nothing", refused},
 		{"simulated and real are never in one row", simulated},
 		{"groups are those asked for", groups},
@@ -106,11 +110,13 @@ var noon = time.Date(2026, 11, 24, 12, 30, 0, 0, time.Local)
 
 // Request is one that w0 served well, for 100 nano-dollars in place of 1,000.
 func Request(id string, started time.Time) api.Request {
-	return api.Request{ID: id, Started: started, Route: "chat", Model: "m", Worker: "w0", Key: "k", Class: api.ClassServed, Outcome: api.OutcomeOK, Status: 200,
+	return api.Request{
+		ID: id, Started: started, Route: "chat", Model: "m", Worker: "w0", Key: "k", Class: api.ClassServed, Outcome: api.OutcomeOK, Status: 200,
 		Usage: api.Usage{Input: 10, CacheRead: 4, Output: 5, Reasoning: 1}, UsageSource: api.UsageUpstream, Duration: api.Span(time.Second),
-		Basis: api.BasisGPUTime, Actual: api.Ptr(api.Nanos(100)), Would: api.Ptr(api.Nanos(1000)), Baseline: "openai/gpt-4o-mini",
-		Prices:   &api.Prices{Input: api.Ptr(api.Nanos(150_000_000)), Output: api.Ptr(api.Nanos(600_000_000))},
-		Attempts: []api.Attempt{{Upstream: "w0", Outcome: api.OutcomeOK, Share: api.Span(time.Millisecond), Actual: api.Ptr(api.Nanos(100))}}}
+		Basis: api.BasisGPUTime, Actual: new(api.Nanos(100)), Would: new(api.Nanos(1000)), Baseline: "openai/gpt-4o-mini",
+		Prices:   &api.Prices{Input: new(api.Nanos(150_000_000)), Output: new(api.Nanos(600_000_000))},
+		Attempts: []api.Attempt{{Upstream: "w0", Outcome: api.OutcomeOK, Share: api.Span(time.Millisecond), Actual: new(api.Nanos(100))}},
+	}
 }
 
 func spend(t *testing.T, l Ledger, by ...string) []api.Row {
@@ -137,16 +143,17 @@ func show(n *api.Nanos) string {
 	if n == nil {
 		return "unknown"
 	}
-	return fmt.Sprint(int64(*n))
+	return strconv.FormatInt(int64(*n), 10)
 }
 
 // line writes a row as labels: requests actual would.
 func line(r api.Row, by ...string) string {
-	s := ""
+	var s strings.Builder
 	for _, b := range by {
-		s += r.Labels[b] + " "
+		s.WriteString(r.Labels[b] + " ")
 	}
-	return s + fmt.Sprintf("%d %s %s", r.Requests, show(r.Actual), show(r.Would))
+	fmt.Fprintf(&s, "%d %s %s", r.Requests, show(r.Actual), show(r.Would))
+	return s.String()
 }
 
 func lines(rows []api.Row, by ...string) []string {

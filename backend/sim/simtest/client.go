@@ -220,10 +220,14 @@ func WaitReady(tb testing.TB, c *http.Client, url string) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		res, err := c.Get(url + "/health")
+		req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, url+"/health", nil)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		res, err := c.Do(req)
 		if err == nil {
 			res.Body.Close()
-			if res.StatusCode == 200 {
+			if res.StatusCode == http.StatusOK {
 				return
 			}
 		}

@@ -57,8 +57,11 @@ func (t Target) body(rest string) string {
 
 func smallRoutes(t *testing.T, s Target) {
 	for _, c := range []struct{ method, path, body string }{
-		{"GET", "/health", ""}, {"GET", "/ping", ""}, {"POST", "/ping", ""},
-		{"GET", "/load", `{"server_load":0}`}, {"GET", "/kv_event_sources", "{}"},
+		{"GET", "/health", ""},
+		{"GET", "/ping", ""},
+		{"POST", "/ping", ""},
+		{"GET", "/load", `{"server_load":0}`},
+		{"GET", "/kv_event_sources", "{}"},
 	} {
 		a := s.do(t, c.method, c.path, "")
 		if a.status != 200 || string(a.body) != c.body {
@@ -103,18 +106,18 @@ func chat(t *testing.T, s Target) {
 	if o.str("choices.0.message.role") != "assistant" {
 		t.Errorf("role = %q, want assistant", o.str("choices.0.message.role"))
 	}
-	checkUsage(t, o, "usage")
+	checkUsage(t, o)
 	if _, ok := o.at("usage.prompt_tokens_details.cached_tokens").(float64); !ok {
 		t.Errorf("usage has no cached_tokens: %s", a.body)
 	}
 }
 
 // checkUsage checks that a usage adds up.
-func checkUsage(t *testing.T, o object, at string) (prompt, completion int) {
+func checkUsage(t *testing.T, o object) (prompt, completion int) {
 	t.Helper()
-	prompt, completion = o.num(at+".prompt_tokens"), o.num(at+".completion_tokens")
-	if prompt < 1 || o.num(at+".total_tokens") != prompt+completion {
-		t.Errorf("usage does not add up: %v", o.at(at))
+	prompt, completion = o.num("usage.prompt_tokens"), o.num("usage.completion_tokens")
+	if prompt < 1 || o.num("usage.total_tokens") != prompt+completion {
+		t.Errorf("usage does not add up: %v", o.at("usage"))
 	}
 	return prompt, completion
 }
@@ -131,7 +134,7 @@ func chatStream(t *testing.T, s Target) {
 	if first.str("object") != "chat.completion.chunk" || first.str("choices.0.delta.role") != "assistant" || first.at("choices.0.delta.content") != "" {
 		t.Errorf("first event opens no answer: %s", evs[0].data)
 	}
-	text := ""
+	var text strings.Builder
 	for i, e := range evs[1 : len(evs)-1] {
 		o := parse(t, []byte(e.data))
 		if o.str("id") != first.str("id") {
@@ -140,7 +143,7 @@ func chatStream(t *testing.T, s Target) {
 		if _, ok := o["usage"]; ok {
 			t.Errorf("event %d has a usage that nobody asked for: %s", i+1, e.data)
 		}
-		text += o.str("choices.0.delta.content")
+		text.WriteString(o.str("choices.0.delta.content"))
 		last := i == len(evs)-3
 		if got := o.at("choices.0.finish_reason") == "length"; got != last {
 			t.Errorf("event %d of %d: finish_reason = %v", i+1, len(evs), o.at("choices.0.finish_reason"))
@@ -150,8 +153,8 @@ func chatStream(t *testing.T, s Target) {
 		}
 	}
 	plain := parse(t, s.do(t, "POST", "/v1/chat/completions", s.body(user+`,"max_tokens":6,"temperature":0,"ignore_eos":true`)).body)
-	if got := plain.str("choices.0.message.content"); got != text {
-		t.Errorf("plain answer = %q, streamed %q", got, text)
+	if got := plain.str("choices.0.message.content"); got != text.String() {
+		t.Errorf("plain answer = %q, streamed %q", got, text.String())
 	}
 }
 
@@ -164,7 +167,7 @@ func usageOptions(t *testing.T, s Target) {
 	if l, ok := end.at("choices").([]any); !ok || len(l) != 0 {
 		t.Errorf("usage event has choices: %s", evs[len(evs)-2].data)
 	}
-	if _, n := checkUsage(t, end, "usage"); n != 4 {
+	if _, n := checkUsage(t, end); n != 4 {
 		t.Errorf("completion_tokens = %d, want 4", n)
 	}
 	if got := keyOrder(t, []byte(evs[len(evs)-2].data)); got != "id object created model choices usage system_fingerprint" {
@@ -179,7 +182,7 @@ func usageOptions(t *testing.T, s Target) {
 	seen := -1
 	for _, e := range evs[:len(evs)-1] {
 		o := parse(t, []byte(e.data))
-		_, n := checkUsage(t, o, "usage")
+		_, n := checkUsage(t, o)
 		if n < seen {
 			t.Errorf("completion_tokens falls from %d to %d", seen, n)
 		}
@@ -195,7 +198,7 @@ func choices(t *testing.T, s Target) {
 	if o.num("choices.1.index") != 1 || o.at("choices.2") != nil {
 		t.Fatalf("n=2 gives %v", o.at("choices"))
 	}
-	if p, n := checkUsage(t, o, "usage"); n != 6 || p > 40 {
+	if p, n := checkUsage(t, o); n != 6 || p > 40 {
 		t.Errorf("usage of n=2 x 3 tokens = %d prompt, %d completion", p, n)
 	}
 	evs := s.stream(t, "/v1/chat/completions", s.body(user+`,"max_tokens":3,"n":2,"temperature":1,"seed":4,"ignore_eos":true,"stream":true`))
@@ -231,14 +234,14 @@ func finishReasons(t *testing.T, s Target) {
 	if got := o.str("choices.0.message.content"); got != text[:at] {
 		t.Errorf("stopped text = %q, want %q", got, text[:at])
 	}
-	streamed := ""
+	var streamed strings.Builder
 	for _, e := range s.stream(t, "/v1/chat/completions", strings.TrimSuffix(q, "}")+`,"stream":true}`) {
 		if e.data != "[DONE]" {
-			streamed += parse(t, []byte(e.data)).str("choices.0.delta.content")
+			streamed.WriteString(parse(t, []byte(e.data)).str("choices.0.delta.content"))
 		}
 	}
-	if streamed != text[:at] {
-		t.Errorf("stopped stream = %q, want %q: no part of a stop string may be sent", streamed, text[:at])
+	if got := streamed.String(); got != text[:at] {
+		t.Errorf("stopped stream = %q, want %q: no part of a stop string may be sent", got, text[:at])
 	}
 }
 
@@ -261,7 +264,7 @@ func counters(t *testing.T, s Target) {
 	var prompt, completion float64
 	for i := range 3 {
 		o := parse(t, s.do(t, "POST", "/v1/chat/completions", s.body(fmt.Sprintf(`"messages":[{"role":"user","content":"Count %d"}],"max_tokens":%d,"temperature":0`, i, 3+i))).body)
-		p, c := checkUsage(t, o, "usage")
+		p, c := checkUsage(t, o)
 		prompt += float64(p)
 		completion += float64(c)
 	}
@@ -357,7 +360,7 @@ func disconnect(t *testing.T, s Target) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			req, _ := http.NewRequestWithContext(ctx, "POST", s.BaseURL+"/v1/chat/completions", strings.NewReader(q))
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.BaseURL+"/v1/chat/completions", strings.NewReader(q))
 			req.Header.Set("Content-Type", "application/json")
 			res, err := s.Client.Do(req)
 			if err == nil {

@@ -2,6 +2,7 @@ package simtest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -29,19 +30,19 @@ func completions(t *testing.T, s Target) {
 		t.Errorf("keys = %s\nwant   %s", got, want)
 	}
 	o := parse(t, a.body)
-	if _, n := checkUsage(t, o, "usage"); n != 16 {
+	if _, n := checkUsage(t, o); n != 16 {
 		t.Errorf("completion without a limit has %d tokens, want 16", n)
 	}
 	if !strings.HasPrefix(o.str("id"), "cmpl-") || o.str("object") != "text_completion" {
 		t.Errorf("id or object is wrong: %s", a.body)
 	}
 	evs := s.stream(t, "/v1/completions", s.body(`"prompt":"Once upon a time","max_tokens":16,"temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}`))
-	text := ""
+	var text strings.Builder
 	for _, e := range evs[:len(evs)-1] {
-		text += parse(t, []byte(e.data)).str("choices.0.text")
+		text.WriteString(parse(t, []byte(e.data)).str("choices.0.text"))
 	}
-	if text != o.str("choices.0.text") {
-		t.Errorf("streamed %q, plain %q", text, o.str("choices.0.text"))
+	if text.String() != o.str("choices.0.text") {
+		t.Errorf("streamed %q, plain %q", text.String(), o.str("choices.0.text"))
 	}
 	two := parse(t, s.do(t, "POST", "/v1/completions", s.body(`"prompt":["One","Two"],"max_tokens":2,"ignore_eos":true`)).body)
 	if two.num("choices.1.index") != 1 || two.at("choices.2") != nil {
@@ -75,7 +76,7 @@ func responses(t *testing.T, s Target) {
 // dedupe drops words that repeat the one before.
 func dedupe(s string) string {
 	var out []string
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		if len(out) == 0 || out[len(out)-1] != w {
 			out = append(out, w)
 		}
@@ -112,7 +113,7 @@ func tokenize(t *testing.T, s Target) {
 	}
 	var ids []string
 	for _, id := range l {
-		ids = append(ids, fmt.Sprint(int(id.(float64))))
+		ids = append(ids, strconv.Itoa(int(id.(float64))))
 	}
 	back := parse(t, s.do(t, "POST", "/detokenize", s.body(`"tokens":[`+strings.Join(ids, ",")+`]`)).body)
 	if got := back.str("prompt"); got != text {

@@ -66,8 +66,10 @@ func trimLiteLLM(from, to string) error {
 	if err := json.Unmarshal(data, &file); err != nil {
 		return fmt.Errorf("read %s: %w", from, err)
 	}
-	fields := []string{"litellm_provider", "mode", "input_cost_per_token", "output_cost_per_token",
-		"cache_read_input_token_cost", "cache_creation_input_token_cost"}
+	fields := []string{
+		"litellm_provider", "mode", "input_cost_per_token", "output_cost_per_token",
+		"cache_read_input_token_cost", "cache_creation_input_token_cost",
+	}
 	var lines []string
 	for key, raw := range file {
 		var row map[string]json.RawMessage
