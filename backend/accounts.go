@@ -30,6 +30,7 @@ func (a accounts) Settle(r *api.Request) {
 		// No lease has said so. Simulated never mixes with real, refused requests included.
 		r.Simulated, r.Class = true, api.ClassSimulated
 	}
+	a.b.estimates.learn(r)
 	a.b.recent.add(r)
 	a.b.recorder.Ended(now, r)
 	a.b.exporter.Observe(r)

@@ -24,12 +24,24 @@ func (b *Backend) publish(ctx context.Context) error {
 }
 
 func (b *Backend) publishOnce(now time.Time) {
+	b.watchLedger(now)
 	s := b.build(now)
 	for _, n := range b.providers.failovers.look(s.Models, s.Providers, now) {
 		b.notice(n)
 	}
 	b.exporter.State(s)
 	b.snap.Store(s)
+}
+
+// watchLedger keeps a notice up for as long as the ledger cannot be written.
+func (b *Backend) watchLedger(now time.Time) {
+	n := api.Notice{Time: now, Level: "error"}
+	if st := b.ledger.Status(); st.Error != "" {
+		n.Text = "the ledger cannot be written: requests go on and are recorded later. " + st.Error
+	}
+	if b.notices.set("ledger", n) && n.Text == "" {
+		b.notices.add(api.Notice{Time: now, Level: "info", Text: "the ledger can be written again, nothing is missing from it"})
+	}
 }
 
 // build looks at every part once. What it hands out is not changed afterwards.
@@ -44,12 +56,12 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      b.gpus.Latest(),
+		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
 		Host:      b.host.Read(),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
-		Prompts:   b.tester.prompts(b.healthOf),
-		Notices:   b.notices.list(),
+		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
+		Notices:   trimNotices(b.notices.list()),
 	}
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
@@ -70,21 +82,19 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	s.Requests = b.requests()
+	s.Keys = b.gateway.Keys.Keys(now, shownKeys)
 	return s
 }
 
 // requests lists those in flight first, oldest first, then the newest that ended.
 func (b *Backend) requests() []api.Request {
-	out := b.gateway.InFlight(nil)
+	out := b.gateway.InFlight([]api.Request{})
 	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
 	out = b.recent.list(out, maxRequests-len(out))
-	for i := range out {
-		out[i].Prices = nil // the ledger's; a snapshot has the baseline's once, in Money
-	}
-	return out
+	return trim(out)
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {

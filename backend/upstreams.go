@@ -173,8 +173,8 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		dst = append(dst, c)
 	}
 	for _, name := range n.workers[model] {
-		w, ok := u.pool.Status(name)
-		if !ok {
+		w, inFlight := u.pool.Peek(name)
+		if w == nil {
 			continue
 		}
 		s := u.of(name)
@@ -182,9 +182,9 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		open := s.breaker.Open(now)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(&w), InFlight: w.InFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(&w) && (!paid || comesWithin(&w, n.wait, now)), State: stateWord(&w),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w),
 		})
 	}
 	return dst

@@ -44,6 +44,7 @@ type Gateway struct {
 	MaxBody       Bytes         `yaml:"max_body"`       // of a request; default 32MiB
 	Queue         int           `yaml:"queue"`          // requests that may wait for a worker, per model; default 256
 	QueueWait     time.Duration `yaml:"queue_wait"`     // how long one may wait; default 30s
+	TTFTTarget    time.Duration `yaml:"ttft_target"`    // a request that would wait past it is refused at once; default 0: none is
 	TTFTTimeout   time.Duration `yaml:"ttft_timeout"`   // silence before content that makes us try another worker; default 120s
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
 	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m

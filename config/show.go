@@ -41,8 +41,18 @@ func (p *Provider) PriceRef(model string) string {
 
 // Exposed says whether the gateway is reachable from other machines in clear text.
 func (c *Config) Exposed() bool {
+	return c.NeedsKeys() && c.TLS == nil
+}
+
+// NeedsKeys says whether the gateway is reachable from other machines, so that it must ask for keys.
+func (c *Config) NeedsKeys() bool {
 	host, _, err := net.SplitHostPort(c.Listen)
-	return err == nil && !loopback(host) && c.TLS == nil
+	return err == nil && !loopback(host)
+}
+
+// Simulated says whether everything that serves is simulated.
+func (c *Config) Simulated() bool {
+	return len(c.Providers) == 0 && !slices.ContainsFunc(c.Workers, func(w Worker) bool { return w.Sim == nil })
 }
 
 // Kind names what a worker is: vllm, attach or sim.

@@ -11,6 +11,9 @@ import (
 func (c *Console) ending(r *api.Request) (style, Text) {
 	switch r.Outcome {
 	case api.OutcomeOpen:
+		if r.Position > 0 {
+			return stWarn, "waits " + ordinal(r.Position)
+		}
 		if r.TTFT > 0 {
 			return stA, "streams"
 		}
@@ -32,6 +35,22 @@ func (c *Console) ending(r *api.Request) (style, Text) {
 		return stWarn, "interrupted"
 	}
 	return stDim, clean(r.Outcome)
+}
+
+// ordinal writes a place in line: 1st, 2nd, 3rd, 11th.
+func ordinal(n int) Text {
+	end := Text("th")
+	if n/10%10 != 1 {
+		switch n % 10 {
+		case 1:
+			end = "st"
+		case 2:
+			end = "nd"
+		case 3:
+			end = "rd"
+		}
+	}
+	return whole(n) + end
 }
 
 // metered writes a token count, marked where the server did not give it.
@@ -123,6 +142,9 @@ func (c *Console) drawRequests(p *panel) {
 		}
 		if note == "" && len(r.Attempts) > 1 {
 			note = "moved, " + plural(int64(len(r.Attempts)), "attempt", "attempts")
+		}
+		if note == "" && r.Position > 0 && r.Wait > 0 {
+			note = "about " + span(r.Wait) + " to wait"
 		}
 		health := unknown
 		if r.Health != nil {

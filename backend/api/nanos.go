@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -21,10 +22,10 @@ func (n Nanos) USD() float64 { return float64(n) / float64(Dollar) }
 
 // String writes the amount as an exact decimal number of dollars, without a currency sign:
 // 0.000123, -1.5, 0.
-func (n Nanos) String() string { return string(n.append(nil)) }
+func (n Nanos) String() string { return string(n.Append(nil)) }
 
 // MarshalJSON writes the exact decimal number of dollars.
-func (n Nanos) MarshalJSON() ([]byte, error) { return n.append(nil), nil }
+func (n Nanos) MarshalJSON() ([]byte, error) { return n.Append(nil), nil }
 
 // UnmarshalJSON reads a decimal number of dollars with at most nine decimals.
 func (n *Nanos) UnmarshalJSON(b []byte) error {
@@ -39,7 +40,8 @@ func (n *Nanos) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func (n Nanos) append(b []byte) []byte {
+// Append appends what String gives to b.
+func (n Nanos) Append(b []byte) []byte {
 	u := uint64(n)
 	if n < 0 {
 		b = append(b, '-')
@@ -47,9 +49,10 @@ func (n Nanos) append(b []byte) []byte {
 	}
 	b = strconv.AppendUint(b, u/uint64(Dollar), 10)
 	if frac := u % uint64(Dollar); frac != 0 {
-		digits := strconv.FormatUint(uint64(Dollar)+frac, 10)[1:]
-		b = append(b, '.')
-		b = append(b, strings.TrimRight(digits, "0")...)
+		at := len(b)
+		b = strconv.AppendUint(b, uint64(Dollar)+frac, 10)
+		b[at] = '.' // in place of the leading 1, which kept the zeros behind it
+		b = bytes.TrimRight(b, "0")
 	}
 	return b
 }

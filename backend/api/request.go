@@ -107,7 +107,7 @@ type Request struct {
 	Usage       Usage  `json:"usage"`
 	UsageSource string `json:"usage_source"` // one of the Usage… constants
 
-	Queue    Span `json:"queue_seconds"`    // waited in the gateway
+	Queue    Span `json:"queue_seconds"`    // waited in the gateway, so far if it still does
 	TTFT     Span `json:"ttft_seconds"`     // arrival to first content
 	Duration Span `json:"duration_seconds"` // arrival to end; 0 while open
 	ITL      Span `json:"itl_seconds"`      // mean gap between content events
@@ -122,6 +122,9 @@ type Request struct {
 	PriceDate    string  `json:"price_date,omitempty"`    // of the baseline's price, YYYY-MM-DD
 	PriceVersion string  `json:"price_version,omitempty"` // of the price table used
 	Prices       *Prices `json:"prices,omitempty"`        // the baseline's unit prices used
+
+	Position int  `json:"position,omitempty"`     // in line for a worker, from 1; 0: it does not wait
+	Wait     Span `json:"wait_seconds,omitempty"` // how long it is likely to wait on; 0: not known, or it does not wait
 
 	Health    *float64 `json:"health"` // 0..1, nil: not rated
 	Simulated bool     `json:"simulated,omitempty"`
@@ -161,4 +164,79 @@ type CostInfo struct {
 	UsageSource      string   `json:"usage_source,omitempty"` // present unless "upstream"
 	Provider         string   `json:"provider,omitempty"`     // the paid API that served it; none: a worker did
 	Simulated        bool     `json:"simulated,omitempty"`
+}
+
+// Append appends the JSON of c to b, the same bytes as encoding/json gives: it is written into
+// every answer. Null is what it gives where the percentage is no number.
+func (c *CostInfo) Append(b []byte) []byte {
+	if p := c.SavingsPercent; p != nil && (math.IsNaN(*p) || math.IsInf(*p, 0)) {
+		return append(b, "null"...)
+	}
+	count := func(key string, n *int64) {
+		b = append(b, key...)
+		if n == nil {
+			b = append(b, "null"...)
+		} else {
+			b = strconv.AppendInt(b, *n, 10)
+		}
+	}
+	money := func(key string, n *Nanos) {
+		b = append(b, key...)
+		if n == nil {
+			b = append(b, "null"...)
+		} else {
+			b = n.Append(b)
+		}
+	}
+	text := func(key, s string) {
+		if s != "" {
+			b = appendString(append(b, key...), s)
+		}
+	}
+	count(`{"prompt_tokens":`, c.PromptTokens)
+	count(`,"cached_tokens":`, c.CachedTokens)
+	count(`,"completion_tokens":`, c.CompletionTokens)
+	money(`,"actual_usd":`, c.Actual)
+	money(`,"would_have_cost_usd":`, c.Would)
+	money(`,"savings_usd":`, c.Savings)
+	b = append(b, `,"savings_percent":`...)
+	if p := c.SavingsPercent; p == nil {
+		b = append(b, "null"...)
+	} else {
+		b = appendFloat(b, *p)
+	}
+	text(`,"baseline":`, c.Baseline)
+	text(`,"price_date":`, c.PriceDate)
+	text(`,"basis":`, c.Basis)
+	text(`,"usage_source":`, c.UsageSource)
+	if c.Simulated {
+		b = append(b, `,"simulated":true`...)
+	}
+	return append(b, '}')
+}
+
+// appendString appends s as encoding/json writes it.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, err := json.Marshal(s)
+			if err != nil { // there is no string that cannot be written
+				return append(b, `""`...)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+// appendFloat appends f as encoding/json writes it.
+func appendFloat(b []byte, f float64) []byte {
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		text, err := json.Marshal(f)
+		if err != nil { // not a number: see Append
+			return append(b, "null"...)
+		}
+		return append(b, text...)
+	}
+	return strconv.AppendFloat(b, f, 'f', -1, 64)
 }

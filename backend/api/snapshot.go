@@ -3,7 +3,8 @@ package api
 import "time"
 
 // Snapshot is one moment of the engine, whole. It is immutable once published. It stays under
-// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests.
+// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests,
+// 100 keys.
 type Snapshot struct {
 	Schema   int       `json:"schema"`
 	Seq      uint64    `json:"seq"` // rises by one with each publication
@@ -16,10 +17,11 @@ type Snapshot struct {
 	Traffic  Traffic   `json:"traffic"`
 	Money    Money     `json:"money"`
 	Answers  Answers   `json:"answers"`
-	Requests []Request `json:"requests"` // in flight first, then newest first; at most 120
-	Prompts  []Prompt  `json:"prompts"`  // prompt tests, newest first; at most 16
-	Notices  []Notice  `json:"notices"`  // what an operator should know, newest first; at most 100
-	Windows  []Window  `json:"windows"`  // one per span, shortest first
+	Requests []Request `json:"requests"`       // in flight first, then newest first; at most 120
+	Prompts  []Prompt  `json:"prompts"`        // prompt tests, newest first; at most 16
+	Notices  []Notice  `json:"notices"`        // what an operator should know, newest first; at most 100
+	Windows  []Window  `json:"windows"`        // one per span, shortest first
+	Keys     []Key     `json:"keys,omitempty"` // client keys that are not revoked, by name; at most 100
 
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 }

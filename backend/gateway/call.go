@@ -40,10 +40,15 @@ type call struct {
 	tried []string
 	last  *fault
 	queue time.Duration // waited in line
+	turns *queue        // that it waits in; nil: it did not come so far
+	begun time.Time     // when it was sent to its upstream
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
 	busy  bool          // a worker that was to serve it had too much to do
+
+	who   caller
+	stake stake // of its key's limits
 
 	until time.Time // the whole must be over by then
 	line  cutter    // guarded by mu, as taken is
@@ -56,8 +61,10 @@ type call struct {
 	priced    bool
 	done      bool // the lease is given back
 
-	space [8]route.Candidate
+	seats *[]route.Candidate // memory of cands, from the pool
 }
+
+var seats = sync.Pool{New: func() any { s := make([]route.Candidate, 0, 16); return &s }}
 
 // errStopping ends the calls that are left when the engine has waited long enough.
 var errStopping = errors.New("the engine is stopping")
@@ -90,8 +97,9 @@ var errStuck = errors.New("the client does not read its answer")
 // serve carries one inference request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who caller) {
 	now := time.Now()
-	c := &call{g: g, d: d, r: r}
-	c.cands = c.space[:0]
+	c := &call{g: g, d: d, r: r, who: who}
+	c.seats = seats.Get().(*[]route.Candidate)
+	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
 	if !r.ProtoAtLeast(1, 1) {
 		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
@@ -117,10 +125,16 @@ func (c *call) run() error {
 	if c.g.draining.Load() {
 		return stopping()
 	}
+	if err := c.enter(c.row.Started); err != nil {
+		return err
+	}
 	if err := c.read(); err != nil {
 		return err
 	}
 	if err := c.resolve(); err != nil {
+		return err
+	}
+	if err := c.reserve(); err != nil {
 		return err
 	}
 	ctx := c.r.Context()
@@ -157,6 +171,9 @@ func (c *call) resolve() error {
 	if !ok {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
+		}
+		if c.who.quota != nil {
+			return noModel(c.req.model)
 		}
 		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
 	}
@@ -208,7 +225,7 @@ func (c *call) again(f *fault) bool {
 // leg sends the call to one upstream. With a fault nothing of it has reached the client, and another
 // upstream may be tried; without one the call is over, and the error says how it failed.
 func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
-	c.lease, c.done = l, false
+	c.lease, c.done, c.begun = l, false, time.Now()
 	if l.Release == nil {
 		c.lease.Release = func() time.Duration { return 0 }
 	}

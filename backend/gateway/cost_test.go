@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,12 +152,15 @@ func TestAnswersAreRatedAndTokensCounted(t *testing.T) {
 	var mu sync.Mutex
 	var got []rated
 	tokens := 0
+	var wanted atomic.Bool
+	wanted.Store(true)
 	r := newRig(t, func(g *Gateway) {
 		g.Rated = func(r *api.Request, prompt, answer string) {
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, rated{r.ID, prompt, answer})
 		}
+		g.Rates = wanted.Load
 		g.Tokens = func(n int) { mu.Lock(); defer mu.Unlock(); tokens += n }
 	})
 	r.pool.add("a", good(t))
@@ -168,11 +172,15 @@ func TestAnswersAreRatedAndTokensCounted(t *testing.T) {
 	r.pool.add("a", events(t, evText("x"), evError))
 	r.post(t, "/v1/chat/completions", streamBody)
 	r.pool.row(t)
+	wanted.Store(false)
+	r.pool.add("a", goodAnswer(t))
+	r.post(t, "/v1/chat/completions", chatBody)
+	r.pool.row(t)
 	until(t, "two are rated", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= 2 })
 	if want := []rated{{first.ID, "Hello there", "good one"}, {second.ID, "Hello there", "hi"}}; !slices.Equal(got, want) {
-		t.Errorf("rated %v, want %v: whole answers alone", got, want)
+		t.Errorf("rated %v, want %v: whole answers alone, and only while they are wanted", got, want)
 	}
-	if tokens != 4+4+1 && tokens != 4+4 { // the lost one may fail before its content was sent
+	if tokens != 4+4+1+4 && tokens != 4+4+4 { // the lost one may fail before its content was sent
 		t.Errorf("%d tokens were told of, want 4 as usage says for each whole answer", tokens)
 	}
 }

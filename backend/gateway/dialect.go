@@ -39,29 +39,63 @@ var dialects = [...]dialect{
 
 // chatAnswer reads a whole answer of chat or completions.
 func chatAnswer(t *tap, body []byte) {
-	v := gjson.ParseBytes(body)
-	choices := v.Get("choices")
-	if err := v.Get("error"); !choices.Exists() && err.Exists() {
-		t.fail(err)
+	choices, usage, fault := chatParts(body)
+	if !choices.Exists() && fault.Exists() {
+		t.fail(fault)
 		return
 	}
 	choices.ForEach(func(_, choice gjson.Result) bool {
-		t.finish = choice.Get("finish_reason").Str
+		var message, text gjson.Result
+		first := true
+		t.finish = ""
+		choice.ForEach(func(key, v gjson.Result) bool {
+			switch key.Str {
+			case "finish_reason":
+				t.finish = v.Str
+			case "index":
+				first = v.Int() == 0
+			case "message":
+				message = v
+			case t.d.text:
+				text = v
+			}
+			return true
+		})
 		switch t.finish {
 		case "abort", "error":
 			t.fault = "the worker broke the answer off: finish_reason " + t.finish
 		}
-		if t.keep && choice.Get("index").Int() == 0 {
-			if m := choice.Get("message"); m.Exists() {
-				choice = m
+		if t.keep && first {
+			if message.Exists() {
+				text = message.Get(t.d.text)
 			}
-			t.addValue(choice.Get(t.d.text))
+			t.addValue(text)
 		}
 		return t.fault == ""
 	})
-	if u := v.Get("usage"); u.IsObject() {
-		t.usage, t.hasUsage = openaiUsage(u), true
+	if usage.IsObject() {
+		t.usage, t.hasUsage = openaiUsage(usage), true
 	}
+}
+
+// chatParts finds what an answer is read for, in one pass, and copies no more than that.
+func chatParts(body []byte) (choices, usage, fault gjson.Result) {
+	err := members(body, func(key []byte, m member) error {
+		switch string(key) {
+		case "choices":
+			choices = gjson.ParseBytes(m.raw(body))
+		case "usage":
+			usage = gjson.ParseBytes(m.raw(body))
+		case "error":
+			fault = gjson.ParseBytes(m.raw(body))
+		}
+		return nil
+	})
+	if err != nil { // not strictly JSON: what can be read of it counts
+		v := gjson.ParseBytes(body)
+		choices, usage, fault = v.Get("choices"), v.Get("usage"), v.Get("error")
+	}
+	return choices, usage, fault
 }
 
 // responsesEvent reads an event of /v1/responses. Its closing events carry the whole response.

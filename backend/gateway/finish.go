@@ -130,8 +130,11 @@ func (c *call) finish() {
 		}
 	}
 	g.leave(c)
+	c.guard(c.settle)
 	// From here on nobody else sees the row.
-	r.Duration = api.Span(time.Since(r.Started))
+	now := time.Now()
+	r.Duration = api.Span(now.Sub(r.Started))
+	c.teach(now)
 	g.count(c)
 	g.budget.Give(c.extra)
 	g.bodies.Add(-c.room)
@@ -143,11 +146,14 @@ func (c *call) finish() {
 		})
 	}
 	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 {
+	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
 		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
 	}
 	if c.body != nil {
 		c.body.put()
 		c.body = nil
 	}
+	clear(c.cands)
+	*c.seats = c.cands[:0]
+	seats.Put(c.seats)
 }

@@ -28,7 +28,8 @@ func (c *conn) readHead() (*reply, error) {
 		}
 		return bytes.TrimRight(b, "\r\n"), nil
 	}
-	rep := &reply{conn: c, length: -1}
+	rep := &c.rep
+	*rep = reply{conn: c, length: -1}
 	for {
 		first, err := line()
 		if err != nil {

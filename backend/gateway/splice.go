@@ -68,10 +68,13 @@ func addMember(b []byte, text []byte) ([]byte, bool) {
 	if last == 0 {
 		return b, false
 	}
-	if b[last-1] != '{' {
-		text = append([]byte{','}, text...)
+	if b[last-1] == '{' {
+		return slices.Insert(b, end, text...), true
 	}
-	return slices.Insert(b, end, text...), true
+	tail := len(b) - end
+	b = append(append(append(b, ','), text...), b[end:]...)
+	copy(b[end:], b[end+tail:])
+	return b[:len(b)-tail], true
 }
 
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }

@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"encoding/json"
-
 	"github.com/tidwall/gjson"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -62,12 +60,12 @@ func costInfo(r *api.Request) api.CostInfo {
 }
 
 // costMember is cost_info as a JSON member, costValue alone.
-func costMember(r *api.Request) []byte { return append([]byte(`"cost_info":`), costValue(r)...) }
+func costMember(r *api.Request) []byte {
+	info := costInfo(r)
+	return info.Append(append(make([]byte, 0, 320), `"cost_info":`...))
+}
 
 func costValue(r *api.Request) []byte {
-	b, err := json.Marshal(costInfo(r))
-	if err != nil { // only an infinite percentage could: both amounts are integers
-		return []byte("null")
-	}
-	return b
+	info := costInfo(r)
+	return info.Append(nil)
 }

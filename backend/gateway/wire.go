@@ -43,6 +43,7 @@ type conn struct {
 	since time.Time // idle since
 	kept  bool      // it has served a request before
 	limit time.Time // the read deadline that is set
+	rep   reply     // the answer on it: there is one at a time
 }
 
 func (w *wire) host(addr string) *host {

@@ -59,6 +59,16 @@ func (q *Queue) Offer(j Job) bool {
 	}
 }
 
+// Wants says whether an answer that came now would be rated. One that is not wanted counts as
+// dropped, so it need not be offered.
+func (q *Queue) Wants() bool {
+	if len(q.jobs) < cap(q.jobs) && q.next.Load() < time.Now().UnixNano() {
+		return true
+	}
+	q.dropped.Add(1)
+	return false
+}
+
 // due takes one of perSecond places, of which a burst as long as the queue may come at once.
 func (q *Queue) due(now int64) bool {
 	const every = int64(time.Second) / perSecond

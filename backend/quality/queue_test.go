@@ -40,12 +40,18 @@ func TestQueueRatesAndTells(t *testing.T) {
 func TestAFullQueueDropsTheRatingAndCountsIt(t *testing.T) {
 	q := NewQueue(1, NewDistribution(noon, 0.8)) // not running: nothing is taken out
 	for i := range queued + 10 {
+		if got, want := q.Wants(), i < queued; got != want {
+			t.Fatalf("Wants before %d = %v, want %v", i, got, want)
+		}
+		if i >= queued+5 {
+			continue // what is not wanted need not be offered
+		}
 		if got, want := q.Offer(Job{Answer: Answer{Text: "x"}}), i < queued; got != want {
 			t.Fatalf("Offer %d = %v, want %v", i, got, want)
 		}
 	}
-	if got := q.Dropped(); got != 10 {
-		t.Errorf("Dropped = %d, want 10", got)
+	if got := q.Dropped(); got != 10+5 {
+		t.Errorf("Dropped = %d, want 15: 10 not wanted, 5 offered all the same", got)
 	}
 }
 

@@ -28,6 +28,17 @@ func (p *Pool) Status(name string) (api.Worker, bool) {
 	return w.status(), true
 }
 
+// Peek gives the same without a copy, for the path of each request: the status must not be
+// changed, and its InFlight is not kept, which is why it comes beside it. Nil if there is no such
+// worker.
+func (p *Pool) Peek(name string) (w *api.Worker, inFlight int) {
+	at := p.set.Load().byName[name]
+	if at == nil {
+		return nil, 0
+	}
+	return &at.view.Load().Worker, at.gate.count()
+}
+
 func (w *worker) status() api.Worker {
 	s := w.view.Load().Worker
 	s.InFlight = w.gate.count()

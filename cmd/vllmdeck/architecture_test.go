@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"backend/quality":              {},
 	"backend/sim":                  {},
 	"backend/gateway":              {"backend/route"},
+	"backend/keys":                 {},
 	"backend/ledger":               {"backend/cost"},
 	"backend/provider":             {"backend/cost"},
 	"backend/launch":               {"config"},

@@ -84,7 +84,7 @@ func newRig(t *testing.T, config func(state string) string) *rig {
 // shortDir is not t.TempDir: that name would make the paths of sockets too long for them.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vd")
+	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +126,12 @@ func killMarked(t *testing.T, dir string) {
 		}
 		<-time.After(20 * time.Millisecond)
 	}
+}
+
+// processes lists everything that the rig has started and that lives.
+func (r *rig) processes() []int {
+	r.t.Helper()
+	return markedProcesses(r.t, "XDG_RUNTIME_DIR="+filepath.Join(r.dir, "run"))
 }
 
 // markedProcesses lists live processes whose environment holds a text. It needs /proc.
