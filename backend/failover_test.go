@@ -180,7 +180,10 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := paid.Calls.Load()
-	until(t, "w1 serves again", func() bool { code, _, text := r.post(false); return code == 200 && strings.Contains(text, `"gpu_time"`) })
+	until(t, "w1 serves again", func() bool {
+		code, _, text := r.post(false)
+		return code == 200 && strings.Contains(text, `"gpu_time"`)
+	})
 	if n := paid.Calls.Load(); n > before+1 {
 		t.Errorf("%d more paid calls once a worker was back", n-before)
 	}
@@ -305,7 +308,10 @@ func TestAnAnswerThatHasBegunIsNotContinuedByAProvider(t *testing.T) {
 		t.Errorf("%d paid calls, want none", n)
 	}
 	// The next request finds no worker.
-	until(t, "the provider serves", func() bool { code, _, text := r.post(false); return code == 200 && strings.Contains(text, "paid words") })
+	until(t, "the provider serves", func() bool {
+		code, _, text := r.post(false)
+		return code == 200 && strings.Contains(text, "paid words")
+	})
 }
 
 func TestTheCapHoldsUnderLoadAndOverARestart(t *testing.T) {
