@@ -122,7 +122,6 @@ func FromUSD(usd float64) (Nanos, bool) {
 	return Nanos(v), true
 }
 
-
 // Sum adds amounts of which some may be unknown: one unknown makes the sum unknown.
 func Sum(amounts ...*Nanos) *Nanos {
 	var total Nanos
