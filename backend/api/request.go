@@ -209,8 +209,8 @@ func (c *CostInfo) Append(b []byte) []byte {
 	text(`,"baseline":`, c.Baseline)
 	text(`,"price_date":`, c.PriceDate)
 	text(`,"basis":`, c.Basis)
-	text(`,"provider":`, c.Provider)
 	text(`,"usage_source":`, c.UsageSource)
+	text(`,"provider":`, c.Provider)
 	if c.Simulated {
 		b = append(b, `,"simulated":true`...)
 	}
