@@ -135,7 +135,7 @@ func TestTokensPerMinuteAreHeldWhileInFlight(t *testing.T) {
 			t.Errorf("first: %d %s", got.status, got.body)
 		}
 	})
-	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.opened == 1 })
+	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.sent() == 1 })
 	got := r.post(t, "/v1/chat/completions", body, as("vd_ci_x")...)
 	if got.status != 429 || codeOf(got) != "rate_limit_exceeded" || gjson.Get(got.body, "error.type").Str != "tokens" || !strings.Contains(got.body, "held for requests in flight") {
 		t.Errorf("while 600 are held: %d %s, want 429", got.status, got.body)
@@ -617,33 +617,34 @@ func TestSettledOnceHoweverACallEnds(t *testing.T) {
 	})
 }
 
+// sent is how many requests went to a worker so far.
+func (p *pool) sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened
+}
+
 func TestTokensOfRequestsThatDidNotEndWell(t *testing.T) {
 	prompt := promptTokens([]byte(`[{"role":"user","content":"Hello there"}]`))
 	for name, tt := range map[string]struct {
-		worker func(t *testing.T, r *rig) string
+		worker http.HandlerFunc
 		leave  bool
 		want   int64
 	}{
-		"refused by the worker": {func(t *testing.T, _ *rig) string {
-			return serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "application/json")
-				w.WriteHeader(400)
-				io.WriteString(w, `{"error":{"message":"too long"}}`)
-			})
+		"refused by the worker": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"error":{"message":"too long"}}`)
 		}, false, 0},
-		"failed by the worker": {func(t *testing.T, _ *rig) string {
-			return serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-		}, false, 0},
-		"left by its client": {func(t *testing.T, _ *rig) string {
-			return serveHTTP(t, func(_ http.ResponseWriter, req *http.Request) {
-				io.Copy(io.Discard, req.Body)
-				<-req.Context().Done()
-			})
+		"failed by the worker": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, false, 0},
+		"left by its client": {func(_ http.ResponseWriter, req *http.Request) {
+			io.Copy(io.Discard, req.Body)
+			<-req.Context().Done()
 		}, true, prompt},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.pool.add("a", tt.worker(t, r))
+			r.pool.add("a", serveHTTP(t, tt.worker))
 			r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Tokens, l.Parallel = 5000, 1 }))})
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
@@ -660,7 +661,7 @@ func TestTokensOfRequestsThatDidNotEndWell(t *testing.T) {
 				}
 			}()
 			if tt.leave {
-				until(t, "it is with the worker", func() bool { r.pool.mu.Lock(); defer r.pool.mu.Unlock(); return r.pool.opened == 1 })
+				until(t, "it is with the worker", func() bool { return r.pool.sent() == 1 })
 				leave()
 			}
 			r.pool.row(t)
