@@ -107,7 +107,7 @@ func TestARequestThatComesBackFromAProviderIsServed(t *testing.T) {
 	worker := goodAnswer(t)
 	r.pool.set(route.Candidate{ID: "openai", Ready: true, Provider: true}, serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
 		r.pool.add("a", worker) // a worker is back just then
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusInternalServerError)
 	})+"/v1")
 	if got := r.post(t, "/v1/chat/completions", chatBody); got.status != 200 {
 		t.Errorf("got %d %s, want 200 from the worker", got.status, got.body)
