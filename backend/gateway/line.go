@@ -60,10 +60,12 @@ func (c *call) mayWait() time.Duration {
 }
 
 // elsewhere sends a call that may not wait in line to a provider; why is its answer where there
-// is none. Workers are not looked at: what becomes free there is for those who wait.
+// is none. While workers serve, that is one for overload. Workers are not looked at: what becomes free
+// there is for those who wait.
 func (c *call) elsewhere(why error) (Lease, error) {
 	c.look()
-	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider })
+	busy := slices.ContainsFunc(c.cands, func(o route.Candidate) bool { return o.Ready && !o.Provider })
+	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider || busy && !o.Overload })
 	if l, reason := c.pick(true); reason.Picked() {
 		return l, nil
 	}
