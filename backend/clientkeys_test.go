@@ -34,7 +34,7 @@ func (r *rig) make(name string, args ...string) string {
 func (r *rig) ask(text string, tokens int) (int, string) {
 	r.t.Helper()
 	body := fmt.Sprintf(`{"model":"toy","messages":[{"role":"user","content":"Hello"}],"max_tokens":%d,"ignore_eos":true}`, tokens)
-	req, err := http.NewRequest("POST", r.URL()+"/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, r.URL()+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -232,9 +232,9 @@ func TestEstimates(t *testing.T) {
 		t.Errorf("before anything is known: %v, %v; want 0.001", n, ok)
 	}
 	for range 40 {
-		r.estimates.learn(&api.Request{Model: "toy", Outcome: api.OutcomeOK, UsageSource: api.UsageUpstream, Usage: api.Usage{Input: 100, Output: 90}, Actual: api.Ptr(api.Nanos(1000))})
+		r.estimates.learn(&api.Request{Model: "toy", Outcome: api.OutcomeOK, UsageSource: api.UsageUpstream, Usage: api.Usage{Input: 100, Output: 90}, Actual: new(api.Nanos(1000))})
 	}
-	r.estimates.learn(&api.Request{Model: "toy", Outcome: api.OutcomeCancelled, UsageSource: api.UsageCounted, Usage: api.Usage{Output: 1}, Actual: api.Ptr(api.Dollar)})
+	r.estimates.learn(&api.Request{Model: "toy", Outcome: api.OutcomeCancelled, UsageSource: api.UsageCounted, Usage: api.Usage{Output: 1}, Actual: new(api.Dollar)})
 	if n, ok := r.estimate("toy", 50, 45); !ok || n < 498 || n > 502 {
 		t.Errorf("half of what requests cost lately: %v, %v; want 500 nano-dollars", int64(n), ok)
 	}

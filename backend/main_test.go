@@ -107,7 +107,7 @@ func idleEngine(t *testing.T, more string) *Backend {
 	}
 	t.Cleanup(func() {
 		b.endLife()
-		if err := errors.Join(ln.Close(), b.ledger.Close()); err != nil {
+		if err := errors.Join(ln.Close(), b.closeStores()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -68,6 +68,7 @@ type Console struct {
 
 	workers, requests, notices, prompts list
 	filters                             map[paneID]filter
+	orders                              map[paneID]order
 	logs                                logView
 	tab                                 int // of the worker's detail
 	prompt                              promptView
@@ -87,6 +88,7 @@ type Console struct {
 	rects  []Rect
 	cache  map[paneID]cached
 	scales map[string]*scale
+	held   map[string]float64 // figures that are steadied
 	frame  string
 }
 
@@ -119,8 +121,8 @@ func New(opt Options) *Console {
 	}
 	c := &Console{
 		opt: opt, src: opt.Source, now: opt.Now, theme: opt.Theme, dark: true, g: &unicodeGlyphs, graph: opt.Graph,
-		view: viewOverview, window: -1, cursor: -1, mouse: opt.Mouse, focus: map[viewID]paneID{}, filters: map[paneID]filter{},
-		scroll: map[paneID]int{}, cache: map[paneID]cached{}, scales: map[string]*scale{}, dirty: true,
+		view: viewOverview, window: -1, cursor: -1, mouse: opt.Mouse, focus: map[viewID]paneID{}, filters: map[paneID]filter{}, orders: map[paneID]order{},
+		scroll: map[paneID]int{}, cache: map[paneID]cached{}, scales: map[string]*scale{}, held: map[string]float64{}, dirty: true,
 	}
 	if opt.ASCII {
 		c.g, c.graph = &asciiGlyphs, graphASCII
@@ -261,6 +263,9 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.logArrived(msg)
 	case promptTickMsg:
 		return c, c.promptTick()
+	case savedMsg:
+		c.touch()
+		c.saved(msg)
 	case doneMsg:
 		c.touch()
 		return c, c.done(msg)
@@ -350,7 +355,10 @@ func (c *Console) win() *api.Window {
 }
 
 func (c *Console) done(msg doneMsg) tea.Cmd {
-	name := verbName(msg.action.Verb) + " " + clean(msg.action.Target)
+	name := verbName(msg.action.Verb)
+	if msg.action.Target != "" {
+		name += " " + clean(msg.action.Target)
+	}
 	if msg.err != nil {
 		if msg.action.Verb == api.PromptSend {
 			c.prompt.err = clean(msg.err.Error())

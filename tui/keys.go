@@ -35,6 +35,7 @@ func bindings() []binding {
 	onLog := func(c *Console) bool {
 		return c.focused() == paneLogs || c.focused() == paneWorker && c.tab == tabLogs
 	}
+	sorts := func(c *Console) bool { return len(orders(c.focused())) > 0 }
 	inDetail := func(c *Console) bool { return c.view == viewWorkers }
 	charts := func(c *Console) bool {
 		switch c.focused() {
@@ -81,11 +82,16 @@ func bindings() []binding {
 		{keys: []string{"g", "home"}, show: "g G", help: "first, last", group: "Here", do: do(func(c *Console) { c.move(-1 << 30) })},
 		{keys: []string{"G", "end"}, do: do(func(c *Console) { c.move(1 << 30) })},
 		{keys: []string{"/"}, show: "/", help: "filter: words that must occur, !word that must not, e.g. state:failed !llama", group: "Here", hintKey: "/", hint: "filter", when: func(c *Console) bool { return spec(c.focused()).filters }, do: do((*Console).openFilter)},
+		{keys: []string{">"}, show: "< > O", help: "sort by the column before, after; the other way round", group: "Here", hintKey: "<>", hint: "sort", when: sorts, do: do(func(c *Console) { c.sortBy(1) })},
+		{keys: []string{"<"}, when: sorts, do: do(func(c *Console) { c.sortBy(-1) })},
+		{keys: []string{"O"}, when: sorts, do: do((*Console).flipOrder)},
 		{keys: []string{"left", "h"}, show: "← →", help: "chart cursor: all charts show that moment", group: "Charts", hintKey: "←→", hint: "cursor", when: charts, do: do(func(c *Console) { c.moveCursor(1) })},
 		{keys: []string{"right", "l"}, when: charts, do: do(func(c *Console) { c.moveCursor(-1) })},
 		{keys: []string{"E"}, show: "E", help: "explain the figures of this pane", group: "Here", hintKey: "E", hint: "explain", do: do((*Console).explain)},
 		{keys: []string{"y"}, show: "y Y", help: "copy what is selected; Y as JSON", group: "Here", hintKey: "y", hint: "copy", do: (*Console).copyValue},
 		{keys: []string{"Y"}, do: (*Console).copyJSON},
+
+		{keys: []string{"ctrl+s"}, show: "ctrl+s", help: "save this pane as text, its data as CSV", group: "Here", do: (*Console).export},
 
 		// Getting about.
 		{keys: []string{"tab", "J", "L"}, show: "tab shift+tab H J K L", help: "next, previous pane", group: "Everywhere", hintKey: "tab", hint: "pane", do: do(func(c *Console) { c.cycle(1) })},
@@ -103,8 +109,8 @@ func bindings() []binding {
 		{keys: []string{"ctrl+l"}, show: "ctrl+l", help: "draw the screen anew", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.ClearScreen }},
 		{keys: []string{"ctrl+z"}, show: "ctrl+z", help: "suspend", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.Suspend }},
 		{keys: []string{"esc", "q"}, show: "esc q", help: "back", group: "Everywhere", when: (*Console).nested, hintKey: "q", hint: "back", do: do((*Console).back)},
-		{keys: []string{"q"}, show: "q", help: "leave; the engine and its workers go on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
-		{keys: []string{"Q"}, show: "Q", help: "leave, and leave the screen's contents in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
+		{keys: []string{"q"}, show: "q", help: "leave; the engine goes on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
+		{keys: []string{"Q"}, show: "Q", help: "leave, the screen stays in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
 	}
 	for _, v := range views {
 		id := v.id
@@ -129,11 +135,11 @@ func (c *Console) hints() []binding {
 	if c.typing() {
 		return []binding{
 			{hintKey: "enter", hint: "send"},
+			{hintKey: "esc", hint: "leave the editor"},
 			{hintKey: "alt+enter", hint: "new line"},
 			{hintKey: "ctrl+n", hint: "model"},
 			{hintKey: "↑↓", hint: "history"},
 			{hintKey: "ctrl+x", hint: "cancel"},
-			{hintKey: "esc", hint: "leave the editor"},
 		}
 	}
 	var first, rest []binding
@@ -232,11 +238,11 @@ func (c *Console) leaveScreen() tea.Cmd {
 
 // nested says that there is something to go back from.
 func (c *Console) nested() bool {
-	return c.zoom != paneNone || c.cursor >= 0 || c.filters[filterPane(c.focused())].text != "" || c.view != viewOverview
+	return c.zoom != paneNone || c.cursor >= 0 || c.filters[c.filterPane(c.focused())].text != "" || c.view != viewOverview
 }
 
 func (c *Console) back() {
-	f := filterPane(c.focused())
+	f := c.filterPane(c.focused())
 	switch {
 	case c.filters[f].text != "":
 		c.setFilter(f, "")

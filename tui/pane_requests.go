@@ -64,6 +64,14 @@ func metered(n int64, source string) Text {
 	return unknown
 }
 
+// promptTokens is metered for the prompt: what was counted as it passed says nothing of it.
+func promptTokens(r *api.Request) Text {
+	if n := r.Usage.Prompt(); n > 0 || r.UsageSource == api.UsageUpstream {
+		return metered(n, r.UsageSource)
+	}
+	return unknown
+}
+
 // elapsed is how long a request has taken, or took.
 func (c *Console) elapsed(r *api.Request) float64 {
 	if r.Duration > 0 {
@@ -89,6 +97,9 @@ func (c *Console) drawRequests(p *panel) {
 	rows := c.requestRows()
 	w := c.win()
 	p.show(stDim, whole(c.snap.Traffic.InFlight)+" in flight")
+	if t := c.orderText(paneRequests); t != "" {
+		p.show(stKey, t)
+	}
 	if w != nil {
 		p.show(stDim, count(w.Count)+" ended in "+windowName(w.Span))
 	}
@@ -156,7 +167,7 @@ func (c *Console) drawRequests(p *panel) {
 			{stText, clean(r.Model)},
 			{stText, clean(r.Worker)},
 			{stDim, clean(r.Key)},
-			{stText, metered(r.Usage.Prompt(), r.UsageSource)},
+			{stText, promptTokens(r)},
 			{stStrong, metered(r.Usage.Completion(), r.UsageSource)},
 			{stText, span(r.TTFT)},
 			{stText, seconds(c.elapsed(r))},
@@ -222,7 +233,7 @@ func (c *Console) drawRequest(p *panel) {
 		}
 	}
 	u := r.Usage
-	in := metered(u.Prompt(), r.UsageSource) + " prompt"
+	in := promptTokens(r) + " prompt"
 	if u.CacheRead > 0 {
 		in += " (" + count(u.CacheRead) + " cached)"
 	}
@@ -274,7 +285,10 @@ func (c *Console) drawRequest(p *panel) {
 	if r.Actual != nil && r.Would != nil {
 		net := *r.Would - *r.Actual
 		note := Text("")
-		if r.Class != api.ClassServed {
+		switch {
+		case r.Simulated:
+			note = "simulated"
+		case r.Class != api.ClassServed:
 			note = "class " + clean(r.Class) + " earns no savings"
 		}
 		row("Net", signed(&net), netStyle(&net), note)
@@ -302,21 +316,23 @@ func (c *Console) drawRequest(p *panel) {
 	}
 }
 
-// waterfall shows where the time went: waiting, prefill, decode.
+// waterfall shows where the time went: waiting, prefill, decode, or all of it with the worker.
 func (c *Console) waterfall(p *panel, r *api.Request) {
 	total := c.elapsed(r)
 	if !known(total) || total <= 0 || p.free() < 3 {
 		return
 	}
 	q, t := min(time.Duration(r.Queue).Seconds(), total), min(time.Duration(r.TTFT).Seconds(), total)
-	prefill, decode := 0.0, 0.0
+	prefill, decode, answer := 0.0, 0.0, 0.0
 	switch {
 	case t > 0:
 		prefill, decode = max(t-q, 0), max(total-t, 0)
 	case r.Worker == "" && r.Outcome == api.OutcomeOpen:
 		q = total
-	default:
+	case r.Stream && r.Outcome == api.OutcomeOpen:
 		prefill = max(total-q, 0)
+	default: // not streamed, or nothing came: only the whole is known
+		answer = max(total-q, 0)
 	}
 	cells := p.width()
 	bar, legend := p.row(), p.row()
@@ -325,7 +341,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 		name Text
 		v    float64
 		st   style
-	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}} {
+	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {"worker", answer, stA2}} {
 		if s.v <= 0 {
 			continue
 		}

@@ -96,7 +96,7 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 // serve puts a Source behind a socket and gives a client for it.
 func serve(t *testing.T, src api.Source) *api.Client {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "vd")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 
 func TestListen(t *testing.T) {
-	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "vd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,8 +144,7 @@ func (c *call) modelName() string {
 
 // unable makes of an error of /tokenize that this worker cannot continue the answer.
 func unable(err error) *fault {
-	var said *fault
-	if errors.As(err, &said) {
+	if said, ok := errors.AsType[*fault](err); ok {
 		return said
 	}
 	f := broken(err)

@@ -126,7 +126,7 @@ func (r *keyring) find(text string, guarded bool) *held {
 		if !h.Until.IsZero() && time.Now().Before(h.Until) {
 			is |= subtle.ConstantTimeCompare(h.Old[:], hash[:])
 		}
-		if is == 1 && !(guarded && h.Guessable) {
+		if is == 1 && (!guarded || !h.Guessable) {
 			found = h
 		}
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -59,9 +60,8 @@ func (c *call) mayWait() time.Duration {
 	return limit
 }
 
-// elsewhere sends a call that may not wait in line to a provider; why is its answer where there
-// is none. While workers serve, that is one for overload. Workers are not looked at: what becomes free
-// there is for those who wait.
+// elsewhere sends a call that may not wait in line to a provider, if one may serve it; why is its
+// answer where none may. Workers are left to those who wait.
 func (c *call) elsewhere(why error) (Lease, error) {
 	c.look()
 	busy := slices.ContainsFunc(c.cands, func(o route.Candidate) bool { return o.Ready && !o.Provider })
@@ -114,10 +114,7 @@ func (g *Gateway) waiting(now time.Time) map[*call]spot {
 		return nil
 	}
 	g.mu.Lock()
-	lines := make(map[string]*queue, len(g.queues))
-	for model, q := range g.queues {
-		lines[model] = q
-	}
+	lines := maps.Clone(g.queues)
 	g.mu.Unlock()
 	spots := map[*call]spot{}
 	var cands []route.Candidate

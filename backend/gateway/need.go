@@ -13,14 +13,14 @@ func (c *call) need() Need {
 		default:
 			return nil
 		}
-		// What is no number, or less than 1, the upstream refuses in its own words.
-		v := gjson.ParseBytes(m.raw(c.req.body)).Float()
-		switch {
-		case !(v >= 1):
+		// What is no number, less than 1 or beyond all counting, the upstream refuses in its own words.
+		limit := gjson.ParseBytes(m.raw(c.req.body))
+		switch v := limit.Num; {
+		case limit.Type != gjson.Number || !(v >= 1 && v < 1<<53):
 		case key == "best_of":
 			n.Answers = max(n.Answers, int(min(v, 1<<20)))
 		default:
-			n.MaxTokens = max(n.MaxTokens, int64(min(v, 1<<50)))
+			n.MaxTokens = max(n.MaxTokens, int64(v))
 		}
 		return nil
 	})

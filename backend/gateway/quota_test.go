@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestRequestsPerMinute(t *testing.T) {
 		for i := range 3 {
 			got := r.post(t, "/v1/chat/completions", chatBody, as("vd_ci_x")...)
 			h := got.header
-			if got.status != 200 || h.Get("X-Ratelimit-Limit-Requests") != "3" || h.Get("X-Ratelimit-Remaining-Requests") != fmt.Sprint(2-i) || h.Get("X-Ratelimit-Reset-Requests") == "" {
+			if got.status != 200 || h.Get("X-Ratelimit-Limit-Requests") != "3" || h.Get("X-Ratelimit-Remaining-Requests") != strconv.Itoa(2-i) || h.Get("X-Ratelimit-Reset-Requests") == "" {
 				t.Errorf("request %d: %d with %v, want 200 with what is left", i, got.status, h)
 			}
 			if h.Get("X-Ratelimit-Limit-Tokens") != "" {
@@ -148,7 +149,7 @@ func TestTokensPerMinuteAreHeldWhileInFlight(t *testing.T) {
 	// 18 tokens were used, of which the worker told: the rest is free again.
 	wg.Go(func() {
 		got := r.post(t, "/v1/chat/completions", strings.Replace(body, "600", "900", 1), as("vd_ci_x")...)
-		if left := got.header.Get("X-Ratelimit-Remaining-Tokens"); got.status != 200 || left != fmt.Sprint(1000-18-900-promptTokens([]byte(`[{"role":"user","content":"Hello there"}]`))) {
+		if left := got.header.Get("X-Ratelimit-Remaining-Tokens"); got.status != 200 || left != strconv.FormatInt(1000-18-900-promptTokens([]byte(`[{"role":"user","content":"Hello there"}]`)), 10) {
 			t.Errorf("after the first: %d %s, %s tokens left", got.status, got.body, left)
 		}
 	})
@@ -227,7 +228,7 @@ func TestParallel(t *testing.T) {
 
 // costs makes every answer cost c, and says so beforehand.
 func costs(r *rig, c api.Nanos) {
-	r.pool.price = func(q *api.Request) { q.Actual = api.Ptr(c) }
+	r.pool.price = func(q *api.Request) { q.Actual = new(c) }
 	r.Estimate = func(string, int64, int64) (api.Nanos, bool) { return c, true }
 }
 
@@ -235,7 +236,7 @@ func TestABudgetHoldsHoweverManyAreSentAtOnce(t *testing.T) {
 	r := newRig(t)
 	r.pool.add("a", goodAnswer(t))
 	costs(r, 7)
-	r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Day = api.Ptr(api.Nanos(100)) }))})
+	r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Day = new(api.Nanos(100)) }))})
 	var wg sync.WaitGroup
 	var ok counter
 	for range 20 {
@@ -268,7 +269,7 @@ func TestABudgetBeginsAnewWithItsDay(t *testing.T) {
 		costs(r, 60)
 		now := time.Now()
 		time.Sleep(time.Until(time.Date(now.Year(), now.Month(), now.Day(), 23, 0, 0, 0, now.Location())))
-		r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Day, l.Month = api.Ptr(api.Nanos(100)), api.Ptr(api.Nanos(250)) }), func(k *Key) {
+		r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Day, l.Month = new(api.Nanos(100)), new(api.Nanos(250)) }), func(k *Key) {
 			k.Spent = Spent{Day: 40, Month: 130, Unpriced: 3} // by the ledger
 		})})
 		if got := r.post(t, "/v1/chat/completions", chatBody, as("vd_ci_x")...); got.status != 200 {
@@ -299,7 +300,7 @@ func TestABudgetBeginsAnewWithItsDay(t *testing.T) {
 func TestAClockThatIsSetBackBringsNoMoney(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)
 	q := newQuota(now, Spent{})
-	q.limit(api.KeyLimits{Day: api.Ptr(api.Nanos(10))})
+	q.limit(api.KeyLimits{Day: new(api.Nanos(10))})
 	spend := func(at time.Time) bool {
 		if q.enter(at) != nil {
 			t.Fatal("not let in")
@@ -326,7 +327,7 @@ func TestAClockThatIsSetBackBringsNoMoney(t *testing.T) {
 func TestABudgetWithoutKnownCostIsRefused(t *testing.T) {
 	r := newRig(t)
 	r.pool.add("a", goodAnswer(t))
-	r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Month = api.Ptr(api.Nanos(100)) })), key("free", "vd_free_x")})
+	r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Month = new(api.Nanos(100)) })), key("free", "vd_free_x")})
 	got := r.post(t, "/v1/chat/completions", chatBody, as("vd_ci_x")...)
 	if got.status != 503 || codeOf(got) != "cost_unknown" || !strings.Contains(got.body, "cost.gpu_hour") || got.header.Get("X-Should-Retry") != "false" {
 		t.Errorf("got %d %s, want 503 that names the setting: a budget that bounds nothing must not look like one", got.status, got.body)
@@ -445,7 +446,7 @@ func TestChangedKeysKeepWhatWasUsedAndCutNoStream(t *testing.T) {
 	}))
 	costs(r, 5)
 	limits := func(n int64) func(*Key) {
-		return with(func(l *api.KeyLimits) { l.Requests, l.Tokens, l.Day = n, 10_000, api.Ptr(api.Dollar) })
+		return with(func(l *api.KeyLimits) { l.Requests, l.Tokens, l.Day = n, 10_000, new(api.Dollar) })
 	}
 	r.Keys.Set([]Key{key("ci", "vd_ci_x", limits(2))})
 	done := make(chan answer, 1)
@@ -567,24 +568,21 @@ func TestStreamsAndAnthropicTellOfLimitsToo(t *testing.T) {
 
 func TestWhatARequestMayUse(t *testing.T) {
 	for body, want := range map[string]int64{
-		`{"messages":[]}`:                     -1,
+		`{"messages":[]}`:                     0,
 		`{"max_tokens":5}`:                    5,
 		`{"max_completion_tokens":7}`:         7,
 		`{"max_output_tokens":9}`:             9,
 		`{"max_tokens":5,"max_tokens":500}`:   500,
 		`{"max_tokens":500,"max_tokens":5}`:   500,
 		`{"max_\u0074okens":6}`:               6,
-		`{"max_tokens":null}`:                 -1,
-		`{"max_tokens":"5"}`:                  -1,
-		`{"max_tokens":-5}`:                   -1,
-		`{"metadata":{"max_tokens":5}}`:       -1,
-		`{"max_tokens":99999999999999999999}`: -1,
+		`{"max_tokens":null}`:                 0,
+		`{"max_tokens":"5"}`:                  0,
+		`{"max_tokens":-5}`:                   0,
+		`{"metadata":{"max_tokens":5}}`:       0,
+		`{"max_tokens":99999999999999999999}`: 0,
 	} {
-		q := request{body: []byte(body)}
-		got, said := q.maxTokens()
-		if !said {
-			got = -1
-		}
+		c := call{req: request{body: []byte(body), n: 1}, d: &dialects[0], row: &api.Request{}}
+		got := c.need().MaxTokens
 		if got != want {
 			t.Errorf("%s: %d, want %d", body, got, want)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,7 @@ func TestAKeyIsStoredWithAllItsLimits(t *testing.T) {
 	if len(got) != 1 {
 		t.Fatalf("%d keys, want 1", len(got))
 	}
-	want := api.KeyLimits{Models: []string{"a", "b"}, Requests: 60, Tokens: 1000, Parallel: 4, Day: api.Ptr(1_500_000_000 * api.Nanos(1)), Month: api.Ptr(api.Nanos(1)), Priority: "high"}
+	want := api.KeyLimits{Models: []string{"a", "b"}, Requests: 60, Tokens: 1000, Parallel: 4, Day: new(api.Nanos(1_500_000_000)), Month: new(api.Nanos(1)), Priority: "high"}
 	k := got[0]
 	if !reflect.DeepEqual(k.Limits, want) {
 		t.Errorf("limits = %+v, want %+v", k.Limits, want)
@@ -299,14 +300,14 @@ func TestMigrationsKeepWhatIsThere(t *testing.T) {
 	s := openStore(t, dir)
 	a, _ := newOrder("ci")
 	s.must(t, a)
-	steps := append(migrations[:len(migrations):len(migrations)], "ALTER TABLE client_key ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+	steps := append(slices.Clip(migrations), "ALTER TABLE client_key ADD COLUMN note TEXT NOT NULL DEFAULT ''")
 	if err := migrate(t.Context(), s.db, steps); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.list(t); len(got) != 1 {
 		t.Errorf("%d keys after a migration, want 1", len(got))
 	}
-	bad := append(steps[:len(steps):len(steps)], "NO SQL")
+	bad := append(slices.Clip(steps), "NO SQL")
 	if err := migrate(t.Context(), s.db, bad); err == nil {
 		t.Error("a bad step was taken")
 	}

@@ -22,7 +22,7 @@ func (s *Store) Order(ctx context.Context, a api.Action, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("change keys: %w", err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // of one that was committed it does nothing
 	switch a.Verb {
 	case api.KeyCreate:
 		err = create(ctx, tx, a, now)

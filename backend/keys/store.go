@@ -114,7 +114,7 @@ func migrate(ctx context.Context, db *sql.DB, steps []string) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }()
 	// Again, behind the lock.
 	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
@@ -185,10 +185,10 @@ func scan(rows *sql.Rows) (Key, error) {
 	k.Hash, k.Old = [32]byte(hash), [32]byte(old)
 	k.Until, k.Created, k.Expires, k.Revoked = fromUnix(until), fromUnix(created), fromUnix(expires), fromUnix(revoked)
 	if day.Valid {
-		l.Day = api.Ptr(api.Nanos(day.Int64))
+		l.Day = new(api.Nanos(day.Int64))
 	}
 	if month.Valid {
-		l.Month = api.Ptr(api.Nanos(month.Int64))
+		l.Month = new(api.Nanos(month.Int64))
 	}
 	if err := json.Unmarshal([]byte(models), &l.Models); err != nil {
 		return k, fmt.Errorf("the models of %s: %w", k.Name, err)
@@ -203,8 +203,10 @@ func (k *Key) values() ([]any, error) {
 		return nil, err
 	}
 	l := &k.Limits
-	return []any{k.ID, k.Name, k.Hash[:], k.Old[:], toUnix(k.Until), toUnix(k.Created), toUnix(k.Expires), toUnix(k.Revoked),
-		string(models), l.Requests, l.Tokens, l.Parallel, null(l.Day), null(l.Month), l.Priority}, nil
+	return []any{
+		k.ID, k.Name, k.Hash[:], k.Old[:], toUnix(k.Until), toUnix(k.Created), toUnix(k.Expires), toUnix(k.Revoked),
+		string(models), l.Requests, l.Tokens, l.Parallel, null(l.Day), null(l.Month), l.Priority,
+	}, nil
 }
 
 func null(n *api.Nanos) any {

@@ -21,7 +21,6 @@ type inserts [len(chunkRows)]*sql.Stmt
 
 func (s *inserts) prepare(ctx context.Context, db *sql.DB, on string) (err error) {
 	for i, n := range chunkRows {
-		//nolint:sqlclosecheck // they live as long as db, and are closed with it
 		if s[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, ownColumns, n)+on, len(shapeColumns))); err != nil {
 			return fmt.Errorf("prepare ledger statements: %w", err)
 		}

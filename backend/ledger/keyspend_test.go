@@ -22,7 +22,7 @@ func TestSpendByKey(t *testing.T) {
 	add("2", "ci", func(r *api.Request) { r.Started = noon.Add(-48 * time.Hour) })
 	add("3", "ci", func(r *api.Request) { r.Actual = nil })
 	add("4", "ci", func(r *api.Request) { // a leg on a worker that failed is charged to nobody
-		r.Attempts = append([]api.Attempt{{Upstream: "w1", Outcome: api.OutcomeError, Actual: api.Ptr(api.Nanos(5000))}}, r.Attempts...)
+		r.Attempts = append([]api.Attempt{{Upstream: "w1", Outcome: api.OutcomeError, Actual: new(api.Nanos(5000))}}, r.Attempts...)
 	})
 	add("5", "ci", func(r *api.Request) { r.Simulated, r.Class = true, api.ClassSimulated })
 	add("6", "other", func(r *api.Request) { r.Class = api.ClassFailover })

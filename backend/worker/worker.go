@@ -23,6 +23,7 @@ type worker struct {
 	wake  *waker
 	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
+	beat  atomic.Int64 // signs of life that those who use it have seen
 
 	mail  chan func(context.Context) // run by the loop, one at a time
 	doubt chan struct{}              // somebody doubts that it serves
@@ -84,6 +85,10 @@ func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	w.st.State, w.st.Since = api.Stopped, time.Now()
+	if p.kind != kindAttach || starts(p) {
+		// The loop adopts or starts it at once; a request that comes before that waits for it.
+		w.st.State = api.Starting
+	}
 	w.describe()
 	w.publish()
 	return w

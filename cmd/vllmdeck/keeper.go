@@ -47,8 +47,7 @@ func (g *globals) keeper(ctx context.Context, change bool) (*keeper, error) {
 	k := &keeper{cfg: cfg}
 	if change {
 		k.state, err = backend.OpenState(cfg.State)
-		var held *backend.HeldError
-		if errors.As(err, &held) {
+		if held, ok := errors.AsType[*backend.HeldError](err); ok {
 			err = &exitError{code: exitRunning, err: fmt.Errorf("%w: try again", held)}
 		}
 	}

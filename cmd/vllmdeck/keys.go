@@ -235,7 +235,7 @@ func keyTable(list []api.Key, now time.Time) string {
 		}
 		use := [5]string{}
 		if u := k.Use; u != nil {
-			use = [5]string{fmt.Sprint(u.Requests), fmt.Sprint(u.Tokens), fmt.Sprint(u.InFlight), usd(&u.Day), usd(&u.Month)}
+			use = [5]string{strconv.FormatInt(u.Requests, 10), strconv.FormatInt(u.Tokens, 10), strconv.Itoa(u.InFlight), usd(&u.Day), usd(&u.Month)}
 		}
 		budget := func(n *api.Nanos) string {
 			if n == nil {

@@ -84,7 +84,7 @@ func newRig(t *testing.T, config func(state string) string) *rig {
 // shortDir is not t.TempDir: that name would make the paths of sockets too long for them.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vd") //nolint:usetesting // see above
+	dir, err := os.MkdirTemp("", "vd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,7 +131,7 @@ func awaited(ts *testscript.TestScript, args []string) error {
 	}
 	if args[0] == "used" {
 		for _, k := range s.Keys {
-			if k.Name == args[1] && fmt.Sprint(k.Use.Requests) == args[2] {
+			if k.Name == args[1] && strconv.FormatInt(k.Use.Requests, 10) == args[2] {
 				return nil
 			}
 		}
