@@ -82,7 +82,9 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 	case api.EngineRestart:
 		return b.Restart()
 	case api.EngineReload:
-		return b.reload()
+		return b.reload(ctx)
+	case api.KeyCreate, api.KeySet, api.KeyRotate, api.KeyRevoke:
+		return b.orderKeys(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
 }

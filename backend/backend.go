@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
+	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/backend/ledger"
 	"github.com/vllmdeck/vllmdeck/backend/quality"
@@ -58,8 +60,11 @@ type Backend struct {
 
 	pool      *worker.Pool
 	upstreams *upstreams
+	providers *providers
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
+	keys      *keys.Store
+	estimates estimates
 	recorder  *metrics.Recorder
 	exporter  *metrics.Exporter
 	gpus      *metrics.GPUs
@@ -82,7 +87,7 @@ type Backend struct {
 	restart bool
 }
 
-// New builds an engine: it opens the ledger and starts nothing.
+// New builds an engine: it opens the ledger and the keys, and starts nothing.
 func New(ctx context.Context, o Options) (*Backend, error) {
 	b := &Backend{opts: o, log: slog.New(o.Log), started: time.Now(), stopped: make(chan struct{})}
 	b.life, b.endLife = context.WithCancel(context.WithoutCancel(ctx))
@@ -94,6 +99,9 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, err
 	}
 	b.ledger = l
+	if b.keys, err = keys.Open(ctx, o.Config.State); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	for _, text := range l.Found().Notices {
 		b.notice(api.Notice{Level: "warning", Text: text})
 	}
@@ -112,15 +120,19 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
-		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notice,
+		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
 	})
-	b.upstreams = newUpstreams(b.pool)
+	b.providers = &providers{ledger: l}
+	b.upstreams = newUpstreams(b.pool, b.providers)
 	b.gateway = b.newGateway(o.Config)
 	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
-	if err := b.apply(o.Config); err != nil {
-		return nil, errors.Join(err, l.Close())
+	if err := b.apply(ctx, o.Config); err != nil {
+		return nil, errors.Join(err, b.closeStores())
+	}
+	if err := b.providers.load(ctx, time.Now()); err != nil {
+		b.log.Error("what providers have cost is not known yet", "error", err)
 	}
 	b.warn(o.Config)
 	b.publishOnce(time.Now())
@@ -131,13 +143,16 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 	return &gateway.Gateway{
 		Upstreams: b.upstreams, Accounts: accounts{b}, Log: b.log, Version: b.opts.Version, Internal: rand.Text(),
-		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody), Queue: c.Gateway.Queue,
-		QueueWait: c.Gateway.QueueWait, TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
+		MediaDomains: c.MediaDomains, CostInfo: *c.Gateway.CostInfo, MaxBody: int64(c.Gateway.MaxBody),
+		// The gateway takes 0 for its default, the config for none.
+		Queue: cmp.Or(c.Gateway.Queue, -1), QueueWait: cmp.Or(c.Gateway.QueueWait, -1), TTFTTarget: c.Gateway.TTFTTarget,
+		TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
 		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
-		Tokens: func(n int) { b.recorder.Tokens(time.Now(), n) },
-		Rates:  b.ratings.Wants,
-		Rated:  b.rate,
+		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
+		Rates:    b.ratings.Wants,
+		Rated:    b.rate,
+		Estimate: b.estimate,
 	}
 }
 
@@ -150,31 +165,30 @@ func (b *Backend) rate(r *api.Request, prompt, answer string) {
 	})
 }
 
-// clientKeys are the keys of the config as the gateway keeps them.
-func clientKeys(c *config.Config) []gateway.Key {
-	keys := make([]gateway.Key, 0, len(c.Keys))
-	for _, k := range c.Keys {
-		keys = append(keys, gateway.Key{Name: k.Name, Hash: gateway.HashKey(k.Key.Val)})
-	}
-	return keys
-}
-
 // apply takes a config: names, prices, limits, workers. It is all or nothing as far as that
 // can be known beforehand: config.Load has checked it.
-func (b *Backend) apply(c *config.Config) error {
+func (b *Backend) apply(ctx context.Context, c *config.Config) error {
+	list, err := b.clientKeys(ctx, c)
+	if err != nil {
+		return err
+	}
 	p := newPricing(cost.Embedded(), c)
 	if err := b.pool.Apply(c); err != nil {
+		return err
+	}
+	if err := b.providers.apply(c, p.table); err != nil {
 		return err
 	}
 	b.upstreams.apply(c)
 	b.pricing.Store(p)
 	b.config.Store(c)
-	b.gateway.Keys.Set(clientKeys(c))
+	b.gateway.Keys.Simulated(c.Simulated())
+	b.gateway.Keys.Set(list)
 	return nil
 }
 
 // reload reads the config again. What cannot change while the engine runs is refused by name.
-func (b *Backend) reload() error {
+func (b *Backend) reload(ctx context.Context) error {
 	b.reloading.Lock()
 	defer b.reloading.Unlock()
 	if b.opts.Load == nil {
@@ -191,7 +205,7 @@ func (b *Backend) reload() error {
 	case c.Listen != old.Listen, (c.TLS == nil) != (old.TLS == nil):
 		return fmt.Errorf("%w: listen: and tls: change by \"vllmdeck restart\"", api.ErrRefused)
 	}
-	if err := b.apply(c); err != nil {
+	if err := b.apply(ctx, c); err != nil {
 		return err
 	}
 	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
@@ -289,7 +303,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	if err != nil {
 		end()
 		closeRecords()
-		return errors.Join(err, g.Wait(), <-ledgerDone, b.ledger.Close())
+		return errors.Join(err, g.Wait(), <-ledgerDone, b.closeStores())
 	}
 	grace := b.config.Load().Grace
 	g.Go(func() error {
@@ -320,10 +334,14 @@ func (b *Backend) Run(ctx context.Context) error {
 		return err
 	})
 	err = g.Wait()
+	b.providers.close()
 	b.scrapes.CloseIdleConnections()
 	closeRecords()
-	return errors.Join(err, <-ledgerDone, b.ledger.Close())
+	return errors.Join(err, <-ledgerDone, b.closeStores())
 }
+
+// closeStores closes what is on disk.
+func (b *Backend) closeStores() error { return errors.Join(b.ledger.Close(), b.keys.Close()) }
 
 // notice shows something to the operator and logs it.
 func (b *Backend) notice(n api.Notice) {

@@ -24,7 +24,7 @@ func TestTheEngineBehindItsSocketKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
 	r.allReady()
-	dir, err := os.MkdirTemp("", "vd") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "vd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -170,7 +170,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 		c.Cost.GPUHour = nil
 		return c, nil
 	}
-	if err := r.reload(); err != nil {
+	if err := r.reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, text := r.chat(5)

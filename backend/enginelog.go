@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -108,30 +107,4 @@ func (l *Log) After(after uint64, limit int) []api.Line {
 		out = append(out, l.lines[(seq-1)%logLines])
 	}
 	return out
-}
-
-// noticeBoard keeps what an operator should know, newest first.
-type noticeBoard struct {
-	mu      sync.Mutex
-	notices []api.Notice
-}
-
-const maxNotices = 100
-
-func (b *noticeBoard) add(n api.Notice) {
-	if n.Time.IsZero() {
-		n.Time = time.Now()
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.notices = append([]api.Notice{n}, b.notices...)
-	if len(b.notices) > maxNotices {
-		b.notices = b.notices[:maxNotices]
-	}
-}
-
-func (b *noticeBoard) list() []api.Notice {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return append([]api.Notice(nil), b.notices...)
 }

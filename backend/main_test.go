@@ -78,6 +78,31 @@ func newRig(t *testing.T, servers int, more ...string) *rig {
 	return r
 }
 
+// idleEngine is an engine that is built and does not run. more is the rest of its config.
+func idleEngine(t *testing.T, more string) *Backend {
+	t.Helper()
+	text := fmt.Sprintf("listen: 127.0.0.1:0\nstate: %s\ncost: {gpu_hour: 3.60}\n%s", filepath.Join(t.TempDir(), "state"), more)
+	c, err := config.Reader{Prices: cost.Embedded().Known}.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(t.Context(), Options{Config: c, Version: "1.2.3", Self: []string{"/nowhere"}, Listener: ln, Log: NewLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		b.endLife()
+		if err := errors.Join(ln.Close(), b.closeStores()); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // config has the first n servers as workers.
 func (r *rig) config(n int) *config.Config {
 	r.t.Helper()

@@ -28,6 +28,9 @@ func (b *Backend) countMoney(ctx context.Context) error {
 	failing := false
 	for {
 		now := time.Now()
+		if err := b.providers.load(ctx, now); err != nil && !failing && ctx.Err() == nil {
+			b.log.Error("what providers have cost is not known yet", "error", err)
+		}
 		from := midnight(now)
 		t, err := b.totals(ctx, from, b.simulated())
 		switch {
@@ -67,8 +70,10 @@ func midnight(t time.Time) time.Time {
 	return time.Date(y, m, d, 0, 0, 0, 0, t.Location())
 }
 
-// simulated says whether money here is simulated money: every worker is.
-func (b *Backend) simulated() bool { return allSimulated(b.pool.Statuses()) }
+// simulated says whether money here is simulated money: every worker is, and nobody is paid.
+func (b *Backend) simulated() bool {
+	return len(b.providers.list()) == 0 && allSimulated(b.pool.Statuses())
+}
 
 // net is the day's savings; nil where it is not known.
 func (m *money) net() *api.Nanos {
@@ -90,7 +95,7 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	zone, _ := s.Time.Zone()
 	out := api.Money{
 		Period: "today", From: midnight(s.Time), Zone: zone, Basis: api.BasisGPUTime, RateLabel: p.label, Baseline: p.baseline,
-		Missing: p.missing, Simulated: allSimulated(s.Workers), Classes: []api.ClassCost{},
+		Missing: p.missing, Simulated: len(s.Providers) == 0 && allSimulated(s.Workers), Classes: []api.ClassCost{},
 	}
 	if p.perToken != nil {
 		out.Basis = api.BasisPerToken

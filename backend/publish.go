@@ -24,9 +24,27 @@ func (b *Backend) publish(ctx context.Context) error {
 }
 
 func (b *Backend) publishOnce(now time.Time) {
+	b.watchLedger(now)
 	s := b.build(now)
+	for i := range s.Workers {
+		b.upstreams.of(s.Workers[i].Name).start.see(&s.Workers[i])
+	}
+	for _, n := range b.providers.failovers.look(s.Models, s.Providers, now) {
+		b.notice(n)
+	}
 	b.exporter.State(s)
 	b.snap.Store(s)
+}
+
+// watchLedger keeps a notice up for as long as the ledger cannot be written.
+func (b *Backend) watchLedger(now time.Time) {
+	n := api.Notice{Time: now, Level: "error"}
+	if st := b.ledger.Status(); st.Error != "" {
+		n.Text = "the ledger cannot be written: requests go on and are recorded later. " + st.Error
+	}
+	if b.notices.set("ledger", n) && n.Text == "" {
+		b.notices.add(api.Notice{Time: now, Level: "info", Text: "the ledger can be written again, nothing is missing from it"})
+	}
 }
 
 // build looks at every part once. What it hands out is not changed afterwards.
@@ -39,12 +57,14 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Time:    now,
 		Models:  b.upstreams.Models(),
 		Workers: b.pool.Statuses(),
-		GPUs:    b.gpus.Latest(),
-		Host:    b.host.Read(),
-		Traffic: b.gateway.Traffic(),
-		Answers: b.answers.Answers(now),
-		Prompts: b.tester.prompts(b.healthOf),
-		Notices: b.notices.list(),
+
+		Providers: b.providers.statuses(now),
+		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		Host:      b.host.Read(),
+		Traffic:   b.gateway.Traffic(),
+		Answers:   b.answers.Answers(now),
+		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
+		Notices:   trimNotices(b.notices.list()),
 	}
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
@@ -65,21 +85,19 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	s.Requests = b.requests()
+	s.Keys = b.gateway.Keys.Keys(now, shownKeys)
 	return s
 }
 
 // requests lists those in flight first, oldest first, then the newest that ended.
 func (b *Backend) requests() []api.Request {
-	out := b.gateway.InFlight(nil)
+	out := b.gateway.InFlight([]api.Request{})
 	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
 	out = b.recent.list(out, maxRequests-len(out))
-	for i := range out {
-		out[i].Prices = nil // the ledger's; a snapshot has the baseline's once, in Money
-	}
-	return out
+	return trim(out)
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {
@@ -99,12 +117,13 @@ func allSimulated(workers []api.Worker) bool {
 }
 
 // status is the state of the whole: ok if every model has all its workers ready, degraded if
-// every model can be served, down otherwise.
+// every model can be served, down otherwise. A model that a provider takes over can be served; one
+// that has no worker at all is whole while its provider takes requests.
 func status(models []api.Model) string {
 	worst := "ok"
 	for _, m := range models {
 		switch {
-		case m.Ready == 0:
+		case !m.Servable():
 			return "down"
 		case m.Ready < m.Workers:
 			worst = "degraded"

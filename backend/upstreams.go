@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 // request's share of a worker's time.
 type upstreams struct {
 	pool  *worker.Pool
+	paid  *providers
 	names atomic.Pointer[names]
 
 	mu    sync.RWMutex
@@ -29,6 +31,7 @@ type upstream struct {
 	breaker route.Breaker
 	born    time.Time   // when the process that meter is for started
 	meter   *cost.Meter // of that process alone
+	start   startTime
 }
 
 // meterOf gives the meter of the process that started at born. An earlier process's meter stops.
@@ -47,27 +50,37 @@ func (s *upstream) meterOf(born, now time.Time) *cost.Meter {
 // names is how requests find their workers; immutable.
 type names struct {
 	models  []config.Model
-	resolve map[string]string   // name or alias: model
-	workers map[string][]string // model: workers, in the order of the config
-	sim     map[string]bool     // models with simulated workers, which then has no other
-	allSim  bool                // there is nothing but simulated workers
+	resolve map[string]string     // name or alias: model
+	workers map[string][]string   // model: workers, in the order of the config
+	paid    map[string][]*paidAPI // model: providers that may serve it, in the order of the config
+	wait    time.Duration         // how long a request may wait for a worker
+	sim     map[string]bool       // models with simulated workers, which then has no other
+	allSim  bool                  // there is nothing but simulated workers
 }
 
-func newUpstreams(pool *worker.Pool) *upstreams {
-	u := &upstreams{pool: pool, state: map[string]*upstream{}}
+func newUpstreams(pool *worker.Pool, paid *providers) *upstreams {
+	u := &upstreams{pool: pool, paid: paid, state: map[string]*upstream{}}
 	u.names.Store(&names{})
 	return u
 }
 
 // apply takes the names of a new config.
 func (u *upstreams) apply(c *config.Config) {
-	n := &names{resolve: map[string]string{}, workers: map[string][]string{}, sim: map[string]bool{}, allSim: len(c.Workers) > 0 && len(c.Providers) == 0}
+	n := &names{
+		resolve: map[string]string{}, workers: map[string][]string{}, paid: map[string][]*paidAPI{}, wait: c.Gateway.QueueWait,
+		sim: map[string]bool{}, allSim: len(c.Workers) > 0 && len(c.Providers) == 0,
+	}
 	for _, name := range c.ModelNames() {
 		m := c.Model(name)
 		n.models = append(n.models, m)
 		n.resolve[m.Name] = m.Name
 		for _, a := range m.Aliases {
 			n.resolve[a] = m.Name
+		}
+		for _, a := range u.paid.list() {
+			if m.Failover != config.FailoverNever && a.Serves(m.Name) {
+				n.paid[m.Name] = append(n.paid[m.Name], a)
+			}
 		}
 	}
 	for _, w := range c.Workers {
@@ -120,10 +133,14 @@ func (u *upstreams) Resolve(name string) (string, bool) {
 
 // Models implements gateway.Upstreams.
 func (u *upstreams) Models() []api.Model {
-	n := u.names.Load()
+	n, now := u.names.Load(), time.Now()
 	out := make([]api.Model, 0, len(n.models))
 	for _, m := range n.models {
 		am := api.Model{Name: m.Name, Aliases: m.Aliases, Baseline: m.Baseline}
+		for _, a := range n.paid[m.Name] {
+			am.Providers = append(am.Providers, a.Name())
+			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK
+		}
 		for _, name := range n.workers[m.Name] {
 			w, ok := u.pool.Status(name)
 			if !ok {
@@ -148,7 +165,15 @@ func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
 // Candidates implements gateway.Upstreams.
 func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
 	now := time.Now()
-	for _, name := range u.names.Load().workers[model] {
+	n := u.names.Load()
+	paid := false // a provider would take the request now
+	for _, a := range n.paid[model] {
+		i := slices.IndexFunc(n.models, func(m config.Model) bool { return m.Name == model })
+		c := u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now)
+		paid = paid || c.Ready && !c.Open
+		dst = append(dst, c)
+	}
+	for _, name := range n.workers[model] {
 		w, inFlight := u.pool.Peek(name)
 		if w == nil {
 			continue
@@ -159,7 +184,8 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
-			Coming: coming(w), State: stateWord(w),
+			// Who has an alternative does not wait for what will hardly come in time.
+			Coming: coming(w) && (!paid || s.start.comesWithin(w, n.wait, now)), State: stateWord(w),
 		})
 	}
 	return dst
@@ -189,6 +215,9 @@ func (u *upstreams) Changed() <-chan struct{} { return u.pool.Changed() }
 
 // Acquire implements gateway.Upstreams.
 func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
+	if a := u.paid.find(id); a != nil {
+		return u.paid.lease(a), true
+	}
 	t, ok := u.pool.Target(id)
 	if !ok {
 		return gateway.Lease{}, false

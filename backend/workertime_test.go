@@ -17,7 +17,7 @@ type clock struct {
 
 func newClock() *clock {
 	c := &clock{told: map[string]ledger.WorkerTime{}}
-	u := newUpstreams(nil)
+	u := newUpstreams(nil, &providers{})
 	c.timekeeper = &timekeeper{of: u.of, runs: map[string]*run{}, tell: func(w ledger.WorkerTime) {
 		c.told[w.Incarnation] = w
 		c.count++

@@ -44,6 +44,7 @@ type Gateway struct {
 	MaxBody       Bytes         `yaml:"max_body"`       // of a request; default 32MiB
 	Queue         int           `yaml:"queue"`          // requests that may wait for a worker, per model; default 256
 	QueueWait     time.Duration `yaml:"queue_wait"`     // how long one may wait; default 30s
+	TTFTTarget    time.Duration `yaml:"ttft_target"`    // a request that would wait past it is refused at once; default 0: none is
 	TTFTTimeout   time.Duration `yaml:"ttft_timeout"`   // silence before content that makes us try another worker; default 120s
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
 	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m
@@ -55,6 +56,7 @@ type Model struct {
 	Name     string   `yaml:"name"`
 	Aliases  []string `yaml:"aliases"`
 	Baseline string   `yaml:"baseline"` // provider/model of the price table; default Cost.Baseline
+	Failover string   `yaml:"failover"` // when a provider may serve it: never, down (default) or overload
 }
 
 // Worker is one vLLM server: exactly one of VLLM, Attach and Sim is set.
@@ -109,6 +111,7 @@ type Provider struct {
 	URL      string            `yaml:"url"`
 	Key      Secret            `yaml:"key"`
 	Models   map[string]string `yaml:"models"` // our name: theirs
+	Prices   map[string]string `yaml:"prices"` // our name: provider/model of the price table; default Name/theirs
 	SpendCap SpendCap          `yaml:"spend_cap"`
 }
 

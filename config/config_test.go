@@ -416,3 +416,18 @@ func TestReferencesOfWorkersStayReferences(t *testing.T) {
 		t.Errorf("env = %v, want %v", got, want)
 	}
 }
+
+func TestKeysOfTheStateFolderCountWhereKeysAreNeeded(t *testing.T) {
+	text := []byte("listen: 0.0.0.0:8090\nstate: /s\nworkers:\n  - {name: w0, model: m, sim: {}}\n")
+	for _, there := range []bool{true, false} {
+		asked := ""
+		r := Reader{Env: env("HOME", "/h"), Keys: func(state string) bool { asked = state; return there }}
+		_, err := r.Parse("a.yaml", text)
+		if (err == nil) != there || asked != "/s" {
+			t.Errorf("with keys there = %v: asked of %q, error %v; want asked of /s, and an error only without", there, asked, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "vllmdeck keys create") {
+			t.Errorf("error %v does not say how to make a key", err)
+		}
+	}
+}

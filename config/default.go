@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -72,12 +73,20 @@ const (
 	Never     = "never"
 )
 
+// Values of Model.Failover.
+const (
+	FailoverNever    = "never"    // no provider serves the model
+	FailoverDown     = "down"     // one does when no worker can, and none will within queue_wait
+	FailoverOverload = "overload" // also when workers have too much to do: the line is full, or the wait is over
+)
+
 // fill sets the defaults that depend on other keys.
 func (c *Config) fill() {
 	for i := range c.Models {
 		if c.Models[i].Baseline == "" {
 			c.Models[i].Baseline = c.Cost.Baseline
 		}
+		c.Models[i].Failover = cmp.Or(c.Models[i].Failover, FailoverDown)
 	}
 	if p := c.Cost.PerToken; p != nil && p.Cached == nil {
 		p.Cached = new(p.Input)

@@ -18,10 +18,15 @@ type Lookup func(name string) (value string, ok bool)
 // names are nearest to it.
 type PriceLookup func(ref string) (ok bool, nearest []string)
 
+// KeyLookup says whether client keys were made in a state folder ("vllmdeck keys"). They count
+// where a config may listen only with keys.
+type KeyLookup func(state string) bool
+
 // Reader reads configs. The zero Reader is ready to use.
 type Reader struct {
 	Env    Lookup      // nil: the environment of this process
 	Prices PriceLookup // nil: baselines are not checked
+	Keys   KeyLookup   // nil: no keys but those of the config
 }
 
 // Load reads the config at path with the environment of this process.
@@ -66,6 +71,7 @@ func (r Reader) Parse(name string, text []byte) (*Config, error) {
 	d.decodeRoot(root, c)
 	d.paths(c)
 	c.fill()
+	rep.made = r.Keys
 	rep.validate(c, r.Prices)
 	if err := rep.err(); err != nil {
 		return nil, err

@@ -51,6 +51,7 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"listen host alone":       {tiny + "listen: 127.0.0.1\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen port":             {tiny + "listen: 127.0.0.1:70000\n", 3, 9, "listen", "0 to 65535", ""},
 		"exposed without keys":    {tiny + "listen: 0.0.0.0:8090\n", 3, 9, "listen", "without keys", "keys:"},
+		"ttft target":             {tiny + "gateway: {ttft_target: -1s}\n", 3, 24, "gateway.ttft_target", "negative", ""},
 		"all hosts without keys":  {tiny + "listen: \":8090\"\n", 3, 9, "listen", "without keys", "keys:"},
 		"half of tls":             {tiny + "tls: {cert: a}\n", 3, 6, "tls", "belong together", ""},
 		"literal key":             {tiny + "keys: [{name: a, key: sk-0123456789}]\n", 3, 23, "keys[0].key", "never written", "env:NAME"},
@@ -112,6 +113,9 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"provider url":          {tiny + "providers: [{name: p, url: x.com, models: {m: n}}]", 3, 28, "providers[0].url", "http or https", ""},
 		"provider no models":    {tiny + "providers: [{name: p, url: \"https://x\"}]", 3, 13, "providers[0].models", "models is missing", ""},
 		"provider of no model":  {w + "  - {name: w0, model: llama, vllm: {path: o/m}}\nproviders: [{name: p, url: \"https://x\", models: {lama: n}}]", 3, 56, "providers[0].models.lama", "no worker", `"llama"`},
+		"way to fail over":      {"models: [{name: m, failover: always}]\n" + tiny, 1, 30, "models[0].failover", "not a way", "never, down or overload"},
+		"nobody may serve":      {"models: [{name: m, failover: never}]\nproviders: [{name: p, url: \"https://x\", models: {m: n}}]", 1, 30, "models[0].failover", "nobody may serve", ""},
+		"price of no model":     {tiny + "providers: [{name: p, url: \"https://x\", models: {m: n}, prices: {o: x/y}}]", 3, 69, "providers[0].prices.o", "does not have the model", ""},
 		"negative cap":          {tiny + "providers: [{name: p, url: \"https://x\", models: {m: n}, spend_cap: {day: -1}}]", 3, 74, "providers[0].spend_cap.day", "negative", ""},
 		"per_token and hours":   {tiny + "cost: {gpu_hour: 1, per_token: {input: 1, output: 1}}", 3, 18, "cost.gpu_hour", "contradict", "keep"},
 		"per_token by half":     {tiny + "cost: {per_token: {input: 1}}", 3, 19, "cost.per_token.output", "output is missing", ""},
@@ -275,6 +279,42 @@ func TestBaselinesAreLookedUp(t *testing.T) {
 	for _, part := range []string{`c:1:30: models[0].baseline: no price is known for "openai/gpt-4o-nano"`, "did you mean openai/gpt-4o, openai/gpt-4o-mini?", "cost.baseline", "cost.hostile", "vllmdeck prices"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("error = %v\nwant in it %s", err, part)
+		}
+	}
+}
+
+func TestWhatIsCappedMustHaveAPrice(t *testing.T) {
+	r := Reader{Env: env("HOME", "/h"), Prices: func(ref string) (bool, []string) {
+		return ref == "openai/gpt-4o-mini", []string{"openai/gpt-4o-mini"}
+	}}
+	provider := func(rest string) []byte {
+		return []byte("workers: [{name: w0, model: m, vllm: {path: o/m}}]\nproviders: [{name: mine, url: \"https://x\", models: {m: gpt-4o-mini}" + rest + "}]\n")
+	}
+	_, err := r.Parse("c", provider(", spend_cap: {day: 1}"))
+	for _, part := range []string{`c:2:56: providers[0].models.m: no price is known for "mine/gpt-4o-mini", so that spend_cap cannot be kept`, "prices: {m: PROVIDER/MODEL}", "openai/gpt-4o-mini"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("error = %v\nwant in it %s", err, part)
+		}
+	}
+	if _, err := r.Parse("c", provider(", prices: {m: openai/gpt-4}, spend_cap: {month: 1}")); err == nil || !strings.Contains(err.Error(), "providers[0].prices.m") {
+		t.Errorf("error = %v, want one about the price that is named", err)
+	}
+	if c, err := r.Parse("c", provider(", prices: {m: openai/gpt-4o-mini}, spend_cap: {day: 1}")); err != nil {
+		t.Errorf("a price that is known: %v", err)
+	} else if got := c.Providers[0].PriceRef("m"); got != "openai/gpt-4o-mini" {
+		t.Errorf("PriceRef = %q, want openai/gpt-4o-mini", got)
+	}
+	c, err := r.Parse("c", provider(""))
+	if err != nil || !strings.Contains(strings.Join(c.Warnings, "\n"), "will not be known") {
+		t.Errorf("without a cap: error %v, want a warning that the cost will not be known", err)
+	}
+}
+
+func TestFailoverIsForOutagesUnlessTheConfigSaysOtherwise(t *testing.T) {
+	c := mustParse(t, "models: [{name: a, failover: overload}, {name: b}]\nworkers: [{name: w0, model: a, vllm: {path: o/m}}, {name: w1, model: b, vllm: {path: o/m}}, {name: w2, model: c, vllm: {path: o/m}}]")
+	for model, want := range map[string]string{"a": FailoverOverload, "b": FailoverDown, "c": FailoverDown} {
+		if got := c.Model(model).Failover; got != want {
+			t.Errorf("failover of %s = %q, want %q", model, got, want)
 		}
 	}
 }

@@ -81,6 +81,7 @@ type report struct {
 	places   map[string]place // of values, by path
 	broken   map[string]bool  // paths already reported: what follows from them is not said again
 	secrets  []string         // never shown
+	made     KeyLookup        // keys that are not in the config
 	problems Errors
 	warnings []Problem
 }

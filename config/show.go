@@ -26,17 +26,33 @@ func (c *Config) ModelNames() []string {
 func (c *Config) Model(name string) Model {
 	i := slices.IndexFunc(c.Models, func(m Model) bool { return m.Name == name })
 	if i < 0 {
-		return Model{Name: name, Baseline: c.Cost.Baseline}
+		return Model{Name: name, Baseline: c.Cost.Baseline, Failover: FailoverDown}
 	}
 	m := c.Models[i]
 	m.Baseline = cmp.Or(m.Baseline, c.Cost.Baseline)
+	m.Failover = cmp.Or(m.Failover, FailoverDown)
 	return m
+}
+
+// PriceRef names what a model of the provider costs in the price table: provider/model.
+func (p *Provider) PriceRef(model string) string {
+	return cmp.Or(p.Prices[model], p.Name+"/"+p.Models[model])
 }
 
 // Exposed says whether the gateway is reachable from other machines in clear text.
 func (c *Config) Exposed() bool {
+	return c.NeedsKeys() && c.TLS == nil
+}
+
+// NeedsKeys says whether the gateway is reachable from other machines, so that it must ask for keys.
+func (c *Config) NeedsKeys() bool {
 	host, _, err := net.SplitHostPort(c.Listen)
-	return err == nil && !loopback(host) && c.TLS == nil
+	return err == nil && !loopback(host)
+}
+
+// Simulated says whether everything that serves is simulated.
+func (c *Config) Simulated() bool {
+	return len(c.Providers) == 0 && !slices.ContainsFunc(c.Workers, func(w Worker) bool { return w.Sim == nil })
 }
 
 // Kind names what a worker is: vllm, attach or sim.

@@ -25,6 +25,7 @@ func (r *report) validate(c *Config, prices PriceLookup) {
 	r.ports(c)
 	r.gpus(c)
 	r.providers(c)
+	r.failover(c)
 	r.simulated(c)
 	r.cost(c)
 	r.baselines(c, prices)
@@ -38,7 +39,7 @@ func (r *report) listen(c *Config) {
 	if r.broken["listen"] {
 		return
 	}
-	host, port, err := net.SplitHostPort(c.Listen)
+	_, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		hint := "write it as 127.0.0.1:8090"
 		if _, numErr := strconv.Atoi(c.Listen); numErr == nil {
@@ -53,8 +54,8 @@ func (r *report) listen(c *Config) {
 		r.problem("listen", "0 means any free one", "a port is a number from 0 to 65535, got %q", port)
 		return
 	}
-	if !loopback(host) && len(c.Keys) == 0 && !r.broken["keys"] {
-		r.problem("listen", `add keys: [{name: me, key: "env:VLLMDECK_KEY"}], or listen on 127.0.0.1`,
+	if c.NeedsKeys() && len(c.Keys) == 0 && !r.broken["keys"] && (r.made == nil || !r.made(c.State)) {
+		r.problem("listen", `make one with "vllmdeck keys create NAME", add keys: [{name: me, key: "env:VLLMDECK_KEY"}], or listen on 127.0.0.1`,
 			"listening on %s without keys would let anybody on the network use the models", c.Listen)
 	}
 }
@@ -83,8 +84,8 @@ func (r *report) keys(c *Config) {
 			r.problem(p+".name", "use letters, digits, _ . and -", "the name %q cannot be used", k.Name)
 		case twice:
 			r.problem(p+".name", "name each key differently", "keys[%d] has the name %q too", first, k.Name)
-		case k.Name == "console":
-			r.problem(p+".name", "name it differently", "console is the key of the prompt tester")
+		case k.Name == "console" || k.Name == "load":
+			r.problem(p+".name", "name it differently", "%s is the name of vllmdeck's own requests", k.Name)
 		}
 		names[k.Name] = i
 		if k.Key.Ref == "" {
@@ -111,6 +112,9 @@ func (r *report) times(c *Config) {
 	g := c.Gateway
 	r.positive("gateway.ttft_timeout", g.TTFTTimeout)
 	r.positive("gateway.idle_timeout", g.IdleTimeout)
+	if g.TTFTTarget < 0 {
+		r.problem("gateway.ttft_target", "leave it out for none", "cannot be negative")
+	}
 	r.positive("gateway.answer_timeout", g.AnswerTimeout)
 	r.positive("gateway.stream_timeout", g.StreamTimeout)
 	if g.MaxBody <= 0 {

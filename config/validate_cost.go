@@ -47,7 +47,59 @@ func (r *report) providers(c *Config) {
 				r.problem(at, hint, "no worker and no entry of models: is called %q", ours)
 			}
 		}
+		for _, ours := range slices.Sorted(maps.Keys(v.Prices)) {
+			if _, ok := v.Models[ours]; !ok {
+				r.problem(join(p+".prices", ours), "list it under models: of this provider", "the provider does not have the model %q", ours)
+			}
+		}
 		r.spendCap(v.SpendCap, p)
+	}
+}
+
+// failover checks when providers serve.
+func (r *report) failover(c *Config) {
+	for i, m := range c.Models {
+		p := fmt.Sprintf("models[%d].failover", i)
+		backed := slices.ContainsFunc(c.Providers, func(v Provider) bool { _, ok := v.Models[m.Name]; return ok })
+		worked := slices.ContainsFunc(c.Workers, func(w Worker) bool { return w.Model == m.Name })
+		switch m.Failover {
+		case FailoverNever:
+			if backed && !worked {
+				r.problem(p, "drop failover:, or add a worker", "nobody may serve %q: it has no worker, and no provider may", m.Name)
+			}
+		case "", FailoverDown, FailoverOverload:
+			if m.Failover == FailoverOverload && !backed {
+				r.warn(p, "list the model under models: of a provider", "no provider has %q", m.Name)
+			}
+		default:
+			r.problem(p, "write never, down or overload", "%q is not a way to fail over", m.Failover)
+		}
+	}
+}
+
+// providerPrices checks that what is capped can be counted.
+func (r *report) providerPrices(c *Config, prices PriceLookup) {
+	for i := range c.Providers {
+		v, p := &c.Providers[i], fmt.Sprintf("providers[%d]", i)
+		for _, ours := range slices.Sorted(maps.Keys(v.Models)) {
+			ref, at := v.PriceRef(ours), join(p+".models", ours)
+			if v.Prices[ours] != "" {
+				at = join(p+".prices", ours)
+			}
+			ok, near := prices(ref)
+			if ok || v.Models[ours] == "" || v.Name == "" {
+				continue
+			}
+			hint := fmt.Sprintf("name one that is the same, as prices: {%s: PROVIDER/MODEL}", ours)
+			if len(near) > 0 {
+				hint += "; near are " + strings.Join(near[:min(len(near), 3)], ", ")
+			}
+			if v.SpendCap == (SpendCap{}) {
+				r.warn(at, hint, "no price is known for %q: what it costs will not be known", ref)
+			} else {
+				r.problem(at, hint, "no price is known for %q, so that spend_cap cannot be kept", ref)
+			}
+		}
 	}
 }
 
@@ -130,6 +182,7 @@ func (r *report) baselines(c *Config, prices PriceLookup) {
 		}
 		r.problem(path, hint, "no price is known for %q", ref)
 	}
+	r.providerPrices(c, prices)
 	check(c.Cost.Baseline, "cost.baseline")
 	check(c.Cost.Hostile, "cost.hostile")
 	for i, m := range c.Models {

@@ -17,22 +17,38 @@ type HostReader struct {
 	// Proc is the proc file system; "" is /proc.
 	Proc string
 
-	busy, total float64 // jiffies of all CPUs at the last read
+	past []jiffies // the last reads, oldest first
 }
 
-// Read gives the machine as it is now. CPU is the mean since the last call, and unknown in
+// jiffies is the time of all CPUs so far.
+type jiffies struct{ busy, total float64 }
+
+// hostReads is how many reads the use of the CPU is a mean over: half a second alone jumps about.
+const hostReads = 10
+
+// Read gives the machine as it is now. CPU is the mean over the last ten calls, and unknown in
 // the first. Memory that is not known is 0.
 func (h *HostReader) Read() api.Host {
 	host := api.Host{CPUs: runtime.NumCPU()}
 	host.MemoryTotal, host.MemoryFree = h.memory()
-	busy, total, cpus := h.jiffies()
+	now, cpus := h.jiffies()
 	if cpus > 0 {
 		host.CPUs = cpus
 	}
-	if h.total > 0 && total > h.total && busy >= h.busy {
-		host.CPU = new((busy - h.busy) / (total - h.total) * float64(host.CPUs))
+	if n := len(h.past); n > 0 && (now.total < h.past[n-1].total || now.busy < h.past[n-1].busy) {
+		h.past = nil // counted anew
 	}
-	h.busy, h.total = busy, total
+	if now.total > 0 {
+		h.past = append(h.past, now)
+	}
+	if over := len(h.past) - hostReads - 1; over > 0 {
+		h.past = h.past[over:]
+	}
+	if len(h.past) > 1 {
+		if first := h.past[0]; now.total > first.total {
+			host.CPU = new((now.busy - first.busy) / (now.total - first.total) * float64(host.CPUs))
+		}
+	}
 	return host
 }
 
@@ -45,10 +61,10 @@ func (h *HostReader) open(name string) (*os.File, error) {
 }
 
 // jiffies reads /proc/stat: the time all CPUs were busy, all their time, and their number.
-func (h *HostReader) jiffies() (busy, total float64, cpus int) {
+func (h *HostReader) jiffies() (t jiffies, cpus int) {
 	f, err := h.open("stat")
 	if err != nil {
-		return 0, 0, 0
+		return jiffies{}, 0
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
@@ -65,15 +81,15 @@ func (h *HostReader) jiffies() (busy, total float64, cpus int) {
 		for i, s := range fields[1:min(len(fields), 9)] {
 			v, err := strconv.ParseFloat(s, 64)
 			if err != nil || !sane(v) {
-				return 0, 0, 0
+				return jiffies{}, 0
 			}
-			total += v
+			t.total += v
 			if i != 3 && i != 4 {
-				busy += v
+				t.busy += v
 			}
 		}
 	}
-	return busy, total, cpus
+	return t, cpus
 }
 
 // memory reads /proc/meminfo: total, and what could be had without swapping, in bytes.

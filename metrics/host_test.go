@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -49,6 +50,19 @@ func TestHostReadsProc(t *testing.T) {
 	put(t, dir, "stat", "cpu  250 0 250 750 150 0 0 0 99 0\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\n")
 	if got := h.Read(); got.CPU == nil || *got.CPU != 3 {
 		t.Errorf("cores in use = %v, want 3", got.CPU)
+	}
+	// All of them idle: the mean falls slowly, and after ten reads nothing is left of the work.
+	idle := 750
+	for i := range hostReads {
+		idle += 400
+		put(t, dir, "stat", fmt.Sprintf("cpu  250 0 250 %d 150 0 0 0 99 0\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\n", idle))
+		got := h.Read()
+		if i == 0 && *got.CPU != 1.5 {
+			t.Errorf("cores in use after one idle read = %v, want 1.5", *got.CPU)
+		}
+		if i == hostReads-1 && *got.CPU != 0 {
+			t.Errorf("cores in use after %d idle reads = %v, want 0", hostReads, *got.CPU)
+		}
 	}
 }
 

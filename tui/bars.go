@@ -60,18 +60,12 @@ func (c *Console) header(w int) string {
 	case c.err == nil && s.Engine.Stopping:
 		l.put(stBadge, " STOPPING ").gap(1)
 	case c.err == nil:
-		st, word := stOK, Text("live")
-		switch s.Engine.Status {
-		case "degraded":
-			st, word = stWarn, "degraded"
-		case "down":
-			st, word = stBad, "down"
-		}
+		st, word := standing(s)
 		l.put(st, "●").gap(1).put(st, word).gap(1).put(stDim, clock(s.Time)).gap(1)
 	}
 	for _, group := range c.headline() {
 		if partsWidth(group)-len(group)+1+4 > l.left() {
-			break
+			continue
 		}
 		l.gap(3)
 		for i, p := range group {
@@ -82,6 +76,28 @@ func (c *Console) header(w int) string {
 		}
 	}
 	return l.string()
+}
+
+// standing is the state of the service in a word. What serves nothing yet but is about to is starting,
+// not down: nobody need do anything.
+func standing(s *api.Snapshot) (style, Text) {
+	switch s.Engine.Status {
+	case "degraded":
+		return stWarn, "degraded"
+	case "down":
+		for i := range s.Workers {
+			if w := &s.Workers[i]; w.State == api.Ready || w.State == api.Draining {
+				return stBad, "down" // a model of several has nobody
+			}
+		}
+		for i := range s.Workers {
+			if w := &s.Workers[i]; w.State == api.Starting {
+				return stA, "starting"
+			}
+		}
+		return stBad, "down"
+	}
+	return stOK, "live"
 }
 
 // newer is how many snapshots came since the pause.
@@ -148,26 +164,33 @@ func (c *Console) headline() [][]part {
 	}
 	out = append(out, flight)
 	if w := c.win(); w != nil {
-		st := stStrong
-		if w.Failed > 0 {
-			st = stBad
-		}
-		errs := unknown
-		if w.Count > 0 {
-			errs = percent(float64(w.Failed) / float64(w.Count))
-		}
-		out = append(out, []part{{stDim, "errors"}, {st, errs}})
+		out = append(out, []part{{stDim, "errors"}, errorShare(w)})
 	}
 	if n := s.Money.Savings; n != nil {
 		out = append(out, []part{{stDim, "net " + clean(s.Money.Period)}, {netStyle(n), signed(n)}})
 	}
 	if w := c.win(); w != nil {
+		if w.Rejected > 0 {
+			out = append(out, []part{{stDim, "rejected"}, {stWarn, count(w.Rejected)}})
+		}
 		out = append(out, []part{{stDim, "window"}, {stStrong, windowName(w.Span)}})
 	}
 	if v := c.opt.Version; v != "" && s.Engine.Version != "" && v != s.Engine.Version {
 		out = append(out, []part{{stWarn, "engine " + clean(s.Engine.Version)}})
 	}
 	return out
+}
+
+// errorShare is the share of requests that failed, of those that we took on and nobody cancelled.
+func errorShare(w *api.Window) part {
+	st, n := stStrong, w.Count-w.Rejected-w.Cancelled
+	if w.Failed > 0 {
+		st = stBad
+	}
+	if n <= 0 {
+		return part{st, unknown}
+	}
+	return part{st, percent(float64(w.Failed) / float64(n))}
 }
 
 func netStyle(n *api.Nanos) style {
@@ -271,7 +294,7 @@ func (c *Console) hidden() Text {
 		}
 		return ""
 	}
-	if c.view != viewOverview {
+	if c.view != viewOverview || c.snap == nil || c.noPoints() { // what is not there has nothing to show yet
 		return ""
 	}
 	var out Text
@@ -291,114 +314,6 @@ func (c *Console) hidden() Text {
 		return ""
 	}
 	return "hidden: " + out
-}
-
-// plainList is what very small terminals get: one metric a line, or one line in all.
-func (c *Console) plainList(w, h int) []string {
-	var rows []*line
-	row := func(name, value Text, st style, vs []float64) {
-		l := newLine(c.th, w)
-		l.gap(1).cell(stDim, name, min(14, w/3)).gap(1).num(st, value)
-		if n := w - 26; n >= 6 && vs != nil && l.used < 26 {
-			l.to(25)
-			c.g.spark1(l, stA, tail(vs, n), 0)
-		}
-		rows = append(rows, l)
-	}
-	switch {
-	case c.snap == nil:
-		row("vllmdeck", "connecting"+loading, stDim, nil)
-	case w < 40 || h < 10:
-		rows = append(rows, c.statusLine(w))
-	default:
-		c.listRows(row)
-	}
-	out := make([]string, h)
-	for i := range out {
-		if i < len(rows) {
-			out[i] = rows[i].string()
-		} else {
-			out[i] = blank(w)
-		}
-	}
-	return out
-}
-
-// statusLine is the whole console in one line.
-func (c *Console) statusLine(w int) *line {
-	s := c.snap
-	l := newLine(c.th, w)
-	if away := c.away(); away > 0 {
-		if simulated(s) {
-			l.put(stBadge, "SIM").gap(1)
-		}
-		return l.put(stAlarm, "away "+long(away))
-	}
-	ready := 0
-	for i := range s.Workers {
-		if s.Workers[i].State == api.Ready {
-			ready++
-		}
-	}
-	st := stOK
-	if ready < len(s.Workers) {
-		st = stWarn
-	}
-	parts := []part{{st, whole(ready) + "/" + whole(len(s.Workers)) + " up"}}
-	if simulated(s) {
-		parts = append(parts, part{stBadge, "SIM"})
-	}
-	if win := c.win(); win != nil {
-		parts = append(parts, part{stText, rate(lastFull(win, win.Output)) + " tok/s"})
-		if win.TTFT.P95 != nil {
-			parts = append(parts, part{stText, "p95 " + seconds(*win.TTFT.P95)})
-		}
-	}
-	parts = append(parts, part{stText, whole(s.Traffic.InFlight) + " run"})
-	for i, p := range parts {
-		if p.t.width()+1 > l.left() {
-			break
-		}
-		if i > 0 {
-			l.gap(1)
-		}
-		l.put(p.st, p.t)
-	}
-	return l
-}
-
-func (c *Console) listRows(row func(name, value Text, st style, vs []float64)) {
-	s, win := c.snap, c.win()
-	if win != nil {
-		row("output tok/s", rate(lastFull(win, win.Output)), stStrong, win.Output)
-		row("TTFT p95", seconds(val(win.TTFT.P95)), stStrong, win.TTFT95)
-	}
-	row("run + queue", whole(s.Traffic.InFlight)+" + "+whole(s.Traffic.Queued), stStrong, nil)
-	for _, good := range []bool{false, true} { // trouble first: there may not be room for all
-		for i := range s.Workers {
-			if w := &s.Workers[i]; (w.State == api.Ready) == good {
-				st, mark := c.stateMark(w)
-				row(clean(w.Name), mark+" "+c.stateWord(w), st, w.Trend)
-			}
-		}
-	}
-	row("net "+clean(s.Money.Period), signed(s.Money.Savings), netStyle(s.Money.Savings), nil)
-	row("actual", money(s.Money.Actual), stStrong, nil)
-	row("would have", money(s.Money.Would), stStrong, nil)
-	if win != nil {
-		row("requests/s", rate(lastFull(win, win.Requests)), stStrong, win.Requests)
-		row("E2E p95", seconds(val(win.E2E.P95)), stStrong, win.E2E95)
-	}
-}
-
-// lastFull is the newest bucket that is complete, or the partial one if it is all there is.
-func lastFull(w *api.Window, s api.Series) float64 {
-	switch n := len(s); {
-	case n >= 2 && w.Partial < 1:
-		return s[n-2]
-	default:
-		return s.Last()
-	}
 }
 
 // since says when a period began.

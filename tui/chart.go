@@ -24,16 +24,13 @@ func points(w *api.Window, s api.Series, n int, f fold) []float64 {
 	for i := range out {
 		out[i] = math.NaN()
 	}
-	bucket, step := int64(w.Bucket), int64(0)
-	if n > 0 {
-		step = int64(w.Span) / int64(n)
-	}
-	if bucket <= 0 || step <= 0 || len(s) == 0 {
+	bucket := int64(w.Bucket)
+	newest, step := newestPoint(w, n)
+	if step <= 0 || len(s) == 0 {
 		return out
 	}
 	end := w.End.UnixNano()
 	start := end - int64(len(s))*bucket
-	newest := (end - 1) / step
 	counts := make([]int, len(out))
 	for j, v := range s {
 		i := n - 1 - int(newest-(start+int64(j)*bucket)/step)
@@ -70,17 +67,30 @@ func points(w *api.Window, s api.Series, n int, f fold) []float64 {
 	return out
 }
 
-// partialFrom is the first of n points that is still filling.
-func partialFrom(w *api.Window, n int) int {
-	if n <= 0 || w.Bucket <= 0 || w.Partial >= 1 {
-		return n
+// newestPoint is the number of the last of n points since the epoch, and how long one is in
+// nanoseconds; 0 where there can be none. A point begins with the first bucket that begins in it:
+// else the chart would end in a hole whenever the clock has passed into a point but no bucket has.
+func newestPoint(w *api.Window, n int) (newest, step int64) {
+	if n <= 0 || w.Bucket <= 0 || w.Span <= 0 {
+		return 0, 0
 	}
-	step := int64(w.Span) / int64(n)
-	if step <= 0 {
-		return n
+	if step = int64(w.Span) / int64(n); step <= 0 {
+		return 0, 0
 	}
 	end := w.End.UnixNano()
-	return n - 1 - int((end-1)/step-(end-int64(w.Bucket))/step)
+	if step < int64(w.Bucket) {
+		return (end - 1) / step, step
+	}
+	return (end - int64(w.Bucket)) / step, step
+}
+
+// partialFrom is the first of n points that is still filling.
+func partialFrom(w *api.Window, n int) int {
+	newest, step := newestPoint(w, n)
+	if step <= 0 || w.Partial >= 1 {
+		return n
+	}
+	return n - 1 - int(newest-(w.End.UnixNano()-int64(w.Bucket))/step)
 }
 
 // nice is the least top of an axis for v: a small multiple of a 1-2-5 step, so that its half is a
@@ -266,7 +276,8 @@ func halfOf(s api.Span) Text {
 	}
 }
 
-// spark writes a series as one row of n cells.
+// spark1 writes a series as one row of n cells. The greatest is not full height: rows of sparks
+// under each other must not run into one.
 func (g *glyphs) spark1(l *line, st style, vs []float64, top float64) {
 	if top <= 0 {
 		top = peakOf(vs)
@@ -278,7 +289,7 @@ func (g *glyphs) spark1(l *line, st style, vs []float64, top float64) {
 		case v <= 0 || top <= 0:
 			l.put(stFaint, g.spark[1])
 		default:
-			l.put(st, g.spark[min(max(int(math.Ceil(v/top*8)), 1), 8)])
+			l.put(st, g.spark[min(max(int(math.Ceil(v/top*7)), 1), 7)])
 		}
 	}
 }

@@ -21,20 +21,38 @@ func later(w api.Window, k int) api.Window {
 
 func TestColumnsDoNotJitter(t *testing.T) {
 	w := windowOf(5*time.Minute, fixedNow, 1)
-	step := func(n int) int64 { return int64(w.Span) / int64(n) }
 	for _, n := range []int{60, 68, 104, 120, 146, 300} {
 		for _, f := range []fold{foldMax, foldMean} {
 			before := points(&w, w.Output, n, f)
 			for k := 1; k < 8; k++ {
 				next := later(w, k)
 				after := points(&next, next.Output, n, f)
-				moved := int((next.End.UnixNano()-1)/step(n) - (w.End.UnixNano()-1)/step(n))
+				last, _ := newestPoint(&w, n)
+				newest, _ := newestPoint(&next, n)
+				moved := int(newest - last)
 				// The oldest point may have lost buckets that left the window, the newest gained some.
 				for i := moved + 4; i < n-4; i++ {
 					if got, want := after[i-moved], before[i]; got != want {
 						t.Fatalf("n=%d fold=%d after %d buckets: point %d is %v, was %v", n, f, k, i-moved, got, want)
 					}
 				}
+			}
+		}
+	}
+}
+
+// A chart never ends in a hole: when the clock passes into a point in which no bucket begins yet,
+// the point is not there.
+func TestTheNewestPointIsKnown(t *testing.T) {
+	w := windowOf(5*time.Minute, fixedNow, 1)
+	for n := 1; n < 300; n++ {
+		for k := range 8 {
+			next := later(w, k)
+			if pts := points(&next, next.Output, n, foldMean); !known(pts[n-1]) {
+				t.Fatalf("n=%d after %d buckets: the newest point is unknown", n, k)
+			}
+			if d := partialFrom(&next, n); d < 0 || d >= n {
+				t.Fatalf("n=%d after %d buckets: partial from %d", n, k, d)
 			}
 		}
 	}

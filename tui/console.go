@@ -87,6 +87,7 @@ type Console struct {
 	rects  []Rect
 	cache  map[paneID]cached
 	scales map[string]*scale
+	held   map[string]float64 // figures that are steadied
 	frame  string
 }
 
@@ -120,7 +121,7 @@ func New(opt Options) *Console {
 	c := &Console{
 		opt: opt, src: opt.Source, now: opt.Now, theme: opt.Theme, dark: true, g: &unicodeGlyphs, graph: opt.Graph,
 		view: viewOverview, window: -1, cursor: -1, mouse: opt.Mouse, focus: map[viewID]paneID{}, filters: map[paneID]filter{},
-		scroll: map[paneID]int{}, cache: map[paneID]cached{}, scales: map[string]*scale{}, dirty: true,
+		scroll: map[paneID]int{}, cache: map[paneID]cached{}, scales: map[string]*scale{}, held: map[string]float64{}, dirty: true,
 	}
 	if opt.ASCII {
 		c.g, c.graph = &asciiGlyphs, graphASCII
@@ -350,7 +351,10 @@ func (c *Console) win() *api.Window {
 }
 
 func (c *Console) done(msg doneMsg) tea.Cmd {
-	name := verbName(msg.action.Verb) + " " + clean(msg.action.Target)
+	name := verbName(msg.action.Verb)
+	if msg.action.Target != "" {
+		name += " " + clean(msg.action.Target)
+	}
 	if msg.err != nil {
 		if msg.action.Verb == api.PromptSend {
 			c.prompt.err = clean(msg.err.Error())

@@ -2,7 +2,6 @@ package tui
 
 import (
 	"image/color"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +64,7 @@ func (c *Console) draw() string {
 			b.WriteByte('\n')
 		}
 		if c.opt.ASCII {
-			row = onlyASCII.Replace(row)
+			row = asciiRow(row)
 		}
 		b.WriteString(row)
 	}
@@ -113,19 +112,24 @@ func (c *Console) need() need {
 	if c.snap == nil {
 		return need{workers: 2, requests: 10}
 	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints()}
+	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), trouble: len(c.trouble(c.w - 4)), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints(), logTab: c.tab == tabLogs}
 }
 
-// noPoints says that there is nothing to draw a chart of.
+// noPoints says that there is nothing to draw a chart of: no request has come since the engine
+// started. Once there was one, the charts stay.
 func (c *Console) noPoints() bool {
-	w := c.win()
-	if w == nil {
+	if c.win() == nil {
 		return true
 	}
-	if slices.ContainsFunc(w.Output, known) {
+	if t := &c.snap.Traffic; t.Total > 0 || t.InFlight > 0 || t.Queued > 0 {
 		return false
 	}
-	return w.Count == 0
+	for i := range c.snap.Windows {
+		if w := &c.snap.Windows[i]; w.Count > 0 || peakOf(w.Output) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Console) drawPane(r Rect, focus bool) []string {
@@ -154,7 +158,7 @@ func (c *Console) drawPane(r Rect, focus bool) []string {
 	default:
 		s.draw(c, p)
 	}
-	if f, ok := c.filters[filterPane(r.Pane)]; ok && f.text != "" && s.filters {
+	if f, ok := c.filters[c.filterPane(r.Pane)]; ok && f.text != "" && s.filters {
 		p.value = append([]part{{stWarn, "/" + clean(f.text)}}, p.value...)
 	}
 	return p.lines()

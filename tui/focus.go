@@ -8,7 +8,7 @@ import (
 func panesOf(v viewID) []paneID {
 	switch v {
 	case viewWorkers:
-		return []paneID{paneWorkers, paneWorker}
+		return []paneID{paneWorkers, paneWorker, paneLogs}
 	case viewRequests:
 		return []paneID{paneRequests, paneRequest}
 	case viewCosts:

@@ -3,6 +3,7 @@ package tui
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -65,6 +66,25 @@ func rate(v float64) Text {
 		}
 	}
 	return "huge"
+}
+
+// axisRate is rate without a needless decimal: the labels of an axis are round.
+func axisRate(v float64) Text {
+	if t, ok := strings.CutSuffix(string(rate(v)), ".0"); ok {
+		return clean(t)
+	}
+	return rate(v)
+}
+
+// cores writes how many cores are busy: 0, 0.02, 1.4, 24.
+func cores(v float64) Text {
+	switch {
+	case !known(v) || v >= 0.0995:
+		return decimals(v, 1)
+	case v < 0.005:
+		return "0"
+	}
+	return decimals(v, 2)
 }
 
 // seconds writes a latency in at most six characters: 0.4ms, 182ms, 2.14s, 81.0s, 12m03s.
@@ -174,6 +194,51 @@ func money(n *api.Nanos) Text {
 		sign, v = "-", -v
 	}
 	return Text(sign + "$" + dollars(v))
+}
+
+// purse writes amounts that stand under each other with the same decimals, so that the eye can
+// compare them: as many as the greatest needs for three digits, at least two.
+type purse struct{ decimals int }
+
+func purseOf(amounts ...*api.Nanos) purse {
+	greatest := 0.0
+	for _, n := range amounts {
+		if n != nil {
+			greatest = max(greatest, math.Abs(n.USD()))
+		}
+	}
+	switch {
+	case greatest >= 1000:
+		return purse{0}
+	case greatest >= 1 || greatest == 0:
+		return purse{2}
+	}
+	return purse{min(2-int(math.Floor(math.Log10(greatest))), 9)}
+}
+
+func (p purse) money(n *api.Nanos) Text {
+	if n == nil {
+		return unknown
+	}
+	v := n.USD()
+	if p.decimals == 0 || v == 0 && p.decimals <= 2 || math.Abs(v) >= 1e6 {
+		return money(n)
+	}
+	sign := ""
+	if v < 0 {
+		sign, v = "-", -v
+	}
+	if least := math.Pow10(-p.decimals); v > 0 && v < least/2 { // not nothing
+		return Text(sign + "<$" + strconv.FormatFloat(least, 'f', p.decimals, 64))
+	}
+	return Text(sign + "$" + strconv.FormatFloat(v, 'f', p.decimals, 64))
+}
+
+func (p purse) signed(n *api.Nanos) Text {
+	if n != nil && *n > 0 {
+		return "+" + p.money(n)
+	}
+	return p.money(n)
 }
 
 // signed is money with a plus on a gain.

@@ -103,8 +103,8 @@ func bindings() []binding {
 		{keys: []string{"ctrl+l"}, show: "ctrl+l", help: "draw the screen anew", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.ClearScreen }},
 		{keys: []string{"ctrl+z"}, show: "ctrl+z", help: "suspend", group: "Everywhere", do: func(*Console) tea.Cmd { return tea.Suspend }},
 		{keys: []string{"esc", "q"}, show: "esc q", help: "back", group: "Everywhere", when: (*Console).nested, hintKey: "q", hint: "back", do: do((*Console).back)},
-		{keys: []string{"q"}, show: "q", help: "leave; the engine and its workers go on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
-		{keys: []string{"Q"}, show: "Q", help: "leave, and leave the screen's contents in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
+		{keys: []string{"q"}, show: "q", help: "leave; the engine goes on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
+		{keys: []string{"Q"}, show: "Q", help: "leave, the screen stays in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
 	}
 	for _, v := range views {
 		id := v.id
@@ -129,11 +129,11 @@ func (c *Console) hints() []binding {
 	if c.typing() {
 		return []binding{
 			{hintKey: "enter", hint: "send"},
+			{hintKey: "esc", hint: "leave the editor"},
 			{hintKey: "alt+enter", hint: "new line"},
 			{hintKey: "ctrl+n", hint: "model"},
 			{hintKey: "↑↓", hint: "history"},
 			{hintKey: "ctrl+x", hint: "cancel"},
-			{hintKey: "esc", hint: "leave the editor"},
 		}
 	}
 	var first, rest []binding
@@ -232,11 +232,11 @@ func (c *Console) leaveScreen() tea.Cmd {
 
 // nested says that there is something to go back from.
 func (c *Console) nested() bool {
-	return c.zoom != paneNone || c.cursor >= 0 || c.filters[filterPane(c.focused())].text != "" || c.view != viewOverview
+	return c.zoom != paneNone || c.cursor >= 0 || c.filters[c.filterPane(c.focused())].text != "" || c.view != viewOverview
 }
 
 func (c *Console) back() {
-	f := filterPane(c.focused())
+	f := c.filterPane(c.focused())
 	switch {
 	case c.filters[f].text != "":
 		c.setFilter(f, "")

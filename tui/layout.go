@@ -53,8 +53,10 @@ const (
 // nothing to show and shrink to one line.
 type need struct {
 	workers, requests int
+	trouble           int // lines that say below the table of workers what ails one
 	noHealth          bool
-	noCharts          bool // no window has a point yet
+	noCharts          bool // there has been no traffic
+	logTab            bool // the worker's detail is its log
 }
 
 // column is a stack of panes: each takes its rows, what is left goes to the last that may grow.
@@ -115,6 +117,9 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 	switch v {
 	case viewWorkers:
 		table := min(n.workers+1+frame, max(h*2/5, 5))
+		if detail := min(22, h-table-8); detail >= 18 && !n.logTab { // room for the log beside the rest
+			return column(out, 0, y, w, h, boxed, []paneID{paneWorkers, paneWorker, paneLogs}, []int{table, detail, h})
+		}
 		return column(out, 0, y, w, h, boxed, []paneID{paneWorkers, paneWorker}, []int{table, h})
 	case viewRequests:
 		if w >= 170 {
@@ -147,6 +152,8 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 		return append(out, Rect{Pane: paneEvents, Y: y, W: w, H: h, Boxed: boxed})
 	}
 	switch {
+	case n.noCharts:
+		return quietOverview(out, w, y, h, boxed, frame, n)
 	case w >= 170 && h >= 48:
 		return wideOverview(out, w, y, h, n)
 	case w >= 100 && h >= 33:
@@ -155,9 +162,35 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 	return smallOverview(out, w, y, h, boxed, frame, n)
 }
 
+// quietOverview is what there is to see before the first request: how the workers start, what is
+// missing, where to send requests, and the log of the selected worker.
+func quietOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rect {
+	out = append(out, Rect{Pane: paneThroughput, Y: y, W: w, H: 1})
+	y, h = y+1, h-1
+	table := min(max(n.workers, 1)+1+frame, max(h/3, 4)) + n.trouble
+	last := paneLogs
+	if n.workers == 0 {
+		last = paneNotices
+	}
+	if w < 100 {
+		return column(out, 0, y, w, h, boxed, []paneID{paneWorkers, paneMoney, paneRequests, last}, []int{table, 3 + frame, 2 + frame, h})
+	}
+	out = column(out, 0, y, w, table, boxed, []paneID{paneWorkers}, []int{table})
+	y, h = y+table, h-table
+	side := w * 2 / 5
+	low := min(8+frame, h/2)
+	out = append(out, Rect{Pane: paneMoney, Y: y, W: side, H: low, Boxed: boxed})
+	if last == paneNotices {
+		out = column(out, side, y, w-side, low, boxed, []paneID{paneRequests}, []int{low})
+	} else {
+		out = column(out, side, y, w-side, low, boxed, []paneID{paneRequests, paneNotices}, []int{2 + frame, low})
+	}
+	return append(out, Rect{Pane: last, Y: y + low, W: w, H: h - low, Boxed: boxed})
+}
+
 // smallOverview is two columns of charts over money and workers: 80x24 and what is low.
 func smallOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rect {
-	table := min(max(n.workers, 1)+1+frame, 5+frame+max(h-21, 0)/2)
+	table := min(max(n.workers, 1)+1+frame, 5+frame+max(h-21, 0)/2) + n.trouble
 	money := 3 + frame
 	top := h - table - money
 	if top > 16 { // more height than charts need: the table of requests comes in
@@ -166,14 +199,10 @@ func smallOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rec
 			top -= reqs
 		}
 	}
-	if n.noCharts { // one line says so, the tables get the room
-		table += (top - 2) / 2
-		top = 2
-	}
 	reqs := h - top - money - table
 	left := w / 2
 	health := min(5, top-6)
-	if n.noHealth || n.noCharts {
+	if n.noHealth {
 		health = 1
 	}
 	out = column(out, 0, y, left, top, boxed, []paneID{paneThroughput, paneHealth}, []int{top - health, health})
@@ -184,7 +213,7 @@ func smallOverview(out []Rect, w, y, h int, boxed bool, frame int, n need) []Rec
 
 // middleOverview has two charts, three panes below them and two tables: 120x40.
 func middleOverview(out []Rect, w, y, h int, n need) []Rect {
-	table := min(max(n.workers, 1)+3, max(h/4, 7))
+	table := min(max(n.workers, 1)+3, max(h/4, 7)) + n.trouble
 	mid := min(9+(h-37)/8, 12)
 	charts := min(14+(h-37)/3, h-table-mid-5)
 	reqs := h - table - mid - charts
@@ -192,13 +221,8 @@ func middleOverview(out []Rect, w, y, h int, n need) []Rect {
 		charts += reqs - want
 		reqs = want
 	}
-	if n.noCharts {
-		reqs += charts - 1
-		charts = 1
-	}
 	left := w / 2
-	out = append(out, Rect{Pane: paneThroughput, Y: y, W: left, H: charts, Boxed: charts > 1},
-		Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: charts, Boxed: charts > 1})
+	out = append(out, Rect{Pane: paneThroughput, Y: y, W: left, H: charts, Boxed: true}, Rect{Pane: paneLatency, X: left, Y: y, W: w - left, H: charts, Boxed: true})
 	out = threeAcross(out, 0, y+charts, w, mid, n)
 	return column(out, 0, y+charts+mid, w, table+reqs, true, []paneID{paneWorkers, paneRequests}, []int{table, reqs})
 }
@@ -219,17 +243,13 @@ func threeAcross(out []Rect, x, y, w, h int, n need) []Rect {
 func wideOverview(out []Rect, w, y, h int, n need) []Rect {
 	charts := h * 28 / 100
 	logs := max(h/6, 8)
-	table := min(max(n.workers, 1)+3, max(h/3, 8))
+	table := min(max(n.workers, 1)+3, max(h/3, 8)) + n.trouble
 	side := 68 + (w-200)/4
-	if n.noCharts {
-		charts = 1
-	}
 	mid := h - charts - logs
 	a := w * 34 / 100
 	b := (w - a) / 2
-	out = append(out, Rect{Pane: paneThroughput, Y: y, W: a, H: charts, Boxed: charts > 1},
-		Rect{Pane: paneLatency, X: a, Y: y, W: b, H: charts, Boxed: charts > 1},
-		Rect{Pane: paneStages, X: a + b, Y: y, W: w - a - b, H: charts, Boxed: charts > 1})
+	out = append(out, Rect{Pane: paneThroughput, Y: y, W: a, H: charts, Boxed: true}, Rect{Pane: paneLatency, X: a, Y: y, W: b, H: charts, Boxed: true},
+		Rect{Pane: paneStages, X: a + b, Y: y, W: w - a - b, H: charts, Boxed: true})
 	y += charts
 	out = column(out, 0, y, w-side, mid, true, []paneID{paneWorkers, paneRequests}, []int{table, mid - table})
 	health := 12

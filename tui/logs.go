@@ -59,10 +59,14 @@ type logMsg struct {
 // wanted is the log that is on screen, "" for none.
 func (c *Console) wanted() string {
 	show := false
-	for _, r := range layout(c.view, c.w, c.h, c.need(), c.focused(), c.zoom) {
-		show = show || r.Pane == paneLogs || r.Pane == paneWorker && c.tab == tabLogs
+	w := c.worker()
+	if w == nil {
+		return ""
 	}
-	if w := c.worker(); show && w != nil {
+	for _, r := range layout(c.view, c.w, c.h, c.need(), c.focused(), c.zoom) {
+		show = show || r.Pane == paneLogs || r.Pane == paneWorker && (c.tab == tabLogs || c.tab == tabCharts && !serves(w))
+	}
+	if show {
 		return w.Name
 	}
 	return ""

@@ -119,16 +119,20 @@ func inOrder(letters, s string) bool {
 func (c *Console) openPalette() { c.input = &input{prompt: ":", complete: true, pick: -1} }
 
 func (c *Console) openFilter() {
-	id := filterPane(c.focused())
+	id := c.filterPane(c.focused())
 	was := c.filters[id].text
 	c.input = &input{prompt: "/", pane: id, text: was, was: was}
 }
 
-// filterPane is the pane whose filter a pane is under: a worker's detail searches its log.
-func filterPane(id paneID) paneID {
+// filterPane is the pane whose filter a pane is under: a worker's detail searches its log where it
+// shows it.
+func (c *Console) filterPane(id paneID) paneID {
 	switch id {
 	case paneWorker:
-		return paneLogs
+		if c.tab == tabLogs {
+			return paneLogs
+		}
+		return paneWorkers
 	case paneNotices:
 		return paneEvents
 	}
@@ -308,7 +312,14 @@ func (c *Console) drawHelp(p *panel) {
 			lines = append(lines, func(l *line) { l.put(stTitle, e.group) })
 			last = e.group
 		}
-		lines = append(lines, func(l *line) { l.gap(1).cell(stKey, e.key, min(24, l.width/3)).gap(2).put(stText, e.text) })
+		keys := min(24, p.width()/3)
+		for i, text := range e.text.wrap(max(p.width()-keys-3, 8)) {
+			key := e.key
+			if i > 0 {
+				key = ""
+			}
+			lines = append(lines, func(l *line) { l.gap(1).cell(stKey, key, keys).gap(2).put(stText, text) })
+		}
 	}
 	c.helpTop = max(min(c.helpTop, len(lines)-p.height()), 0)
 	for _, f := range lines[c.helpTop:] {

@@ -19,25 +19,55 @@ func (c *Console) scaleOf(name string, peak, least float64) float64 {
 
 // cursorCell is the cell of the chart cursor among n points, -1 if it is off.
 func (c *Console) cursorCell(w *api.Window, n int) int {
-	if c.cursor < 0 || w.Bucket <= 0 || n <= 0 || int64(w.Span)/int64(n) <= 0 {
+	newest, step := newestPoint(w, n)
+	if c.cursor < 0 || step <= 0 {
 		return -1
 	}
-	step := int64(w.Span) / int64(n)
-	end := w.End.UnixNano()
-	t := end - int64(c.cursor+1)*int64(w.Bucket)
-	return (n - 1 - int((end-1)/step-t/step)) / 2
+	t := w.End.UnixNano() - int64(c.cursor+1)*int64(w.Bucket)
+	return (n - 1 - int(newest-t/step)) / 2
 }
 
-// under is the value of a series under the chart cursor, or its newest full one, and when that is.
-func (c *Console) under(w *api.Window, s api.Series) (float64, Text) {
+// under is the value of a series under the chart cursor, or what it was lately, and when that is.
+func (c *Console) under(w *api.Window, s api.Series, f fold) (float64, Text) {
 	if c.cursor < 0 {
-		return lastFull(w, s), ""
+		return lately(w, s, f), ""
 	}
 	ago := "-" + long(time.Duration(c.cursor)*time.Duration(w.Bucket)+time.Duration(w.Bucket)/2)
 	if i := len(s) - 1 - c.cursor; i >= 0 {
 		return s[i], ago
 	}
 	return math.NaN(), ago
+}
+
+// lately folds the full buckets of the last five seconds, or the last one where it is longer: one
+// of half a second alone would jump about.
+func lately(w *api.Window, s api.Series, f fold) float64 {
+	end := len(s)
+	if end >= 2 && w.Partial < 1 {
+		end--
+	}
+	n := 1
+	if w.Bucket > 0 {
+		n = int((5*time.Second + time.Duration(w.Bucket) - 1) / time.Duration(w.Bucket))
+	}
+	out, count := math.NaN(), 0.0
+	for _, v := range s[max(end-n, 0):end] {
+		switch {
+		case !known(v):
+			continue
+		case count == 0:
+			out = v
+		case f == foldMax:
+			out = math.Max(out, v)
+		default:
+			out += v
+		}
+		count++
+	}
+	if f == foldMean && count > 1 {
+		out /= count
+	}
+	return out
 }
 
 func (p *panel) showAt(when Text) {
@@ -57,8 +87,8 @@ func (c *Console) drawThroughput(p *panel) {
 		c.bigCharts(p, w, []bigChart{{"output tokens/s", w.Output, foldMean, rate, stA}, {"requests/s", w.Requests, foldMean, rate, stB}, {"in flight", w.InFlight, foldMean, rate, stC}})
 		return
 	}
-	out, when := c.under(w, w.Output)
-	req, _ := c.under(w, w.Requests)
+	out, when := c.under(w, w.Output, foldMean)
+	req, _ := c.under(w, w.Requests, foldMean)
 	p.showAt(when)
 	p.show(stStrong, rate(out)+" tok/s")
 	p.show(stText, rate(req)+" req/s")
@@ -76,7 +106,7 @@ func (c *Console) drawThroughput(p *panel) {
 		extra = 1
 	}
 	ch := chart{
-		graph: c.graph, upper: pts, top: c.scaleOf("out", peakOf(pts), 10), label: rate, ramp: [3]style{stA, stA2, stA3},
+		graph: c.graph, upper: pts, top: c.scaleOf("out", peakOf(pts), 10), label: axisRate, ramp: [3]style{stA, stA2, stA3},
 		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
 	}
 	ch.draw(p, p.free()-extra-1, true)
@@ -91,7 +121,7 @@ func (c *Console) throughputRows(p *panel, w *api.Window, n int) {
 		l.cell(stDim, name, axisWidth-1).gap(1)
 		vs := points(w, s, max(cells, 0), f)
 		c.g.spark1(l, st, vs, 0)
-		v, _ := c.under(w, s)
+		v, _ := c.under(w, s, f)
 		l.gap(1).rcell(stText, rate(v), 6).gap(1).put(stDim, unit)
 	}
 	if n >= 2 && cells >= 8 {
@@ -106,15 +136,8 @@ func (c *Console) throughputRows(p *panel, w *api.Window, n int) {
 	if n >= 1 {
 		l := p.row()
 		t := c.snap.Traffic
-		st := stText
-		if w.Failed > 0 {
-			st = stBad
-		}
-		share := unknown
-		if w.Count > 0 {
-			share = percent(float64(w.Failed) / float64(w.Count))
-		}
-		l.put(stDim, "peak ").put(stText, rate(w.PeakOutput)).gap(2).put(stDim, "errors ").put(st, share)
+		share := errorShare(w)
+		l.put(stDim, "peak ").put(stText, rate(w.PeakOutput)).gap(2).put(stDim, "errors ").put(share.st, share.t)
 		for _, f := range []struct {
 			name Text
 			n    int64
@@ -141,15 +164,15 @@ func (c *Console) drawLatency(p *panel) {
 		c.bigCharts(p, w, []bigChart{{"TTFT p95", w.TTFT95, foldMax, seconds, stA}, {"TTFT p50", w.TTFT50, foldMax, seconds, stB}, {"E2E p95", w.E2E95, foldMax, seconds, stC}})
 		return
 	}
-	v, when := c.under(w, w.TTFT95)
+	v, when := c.under(w, w.TTFT95, foldMax)
 	p.showAt(when)
-	if when == "" {
-		p.show(stA, "TTFT p95 "+quantile(w.TTFT.P95, w.TTFT.Count, 20))
+	if when == "" { // the last is what stays where there is no room for both
 		p.show(stB, "p50 "+seconds(val(w.TTFT.P50)))
+		p.show(stA, "TTFT p95 "+quantile(w.TTFT.P95, w.TTFT.Count, 20))
 	} else {
-		v50, _ := c.under(w, w.TTFT50)
-		p.show(stA, "TTFT p95 "+seconds(v))
+		v50, _ := c.under(w, w.TTFT50, foldMax)
 		p.show(stB, "p50 "+seconds(v50))
+		p.show(stA, "TTFT p95 "+seconds(v))
 	}
 	table := 5
 	if p.height() < 9 {
@@ -245,7 +268,7 @@ func (c *Console) drawStages(p *panel) {
 		c.bigCharts(p, w, []bigChart{{"E2E p95", w.E2E95, foldMax, seconds, stC}, {"ITL p95", w.ITL95, foldMax, seconds, stB}})
 		return
 	}
-	v, when := c.under(w, w.E2E95)
+	v, when := c.under(w, w.E2E95, foldMax)
 	p.showAt(when)
 	p.show(stDim, "E2E p95")
 	if when == "" {
@@ -264,8 +287,11 @@ func (c *Console) drawStages(p *panel) {
 	if p.free() < 4 {
 		return
 	}
-	i, _ := c.under(w, w.ITL95)
-	p.row().gap(axisWidth).put(stDim, "ITL p95 ").put(stStrong, seconds(i)).put(stDim, " between tokens")
+	itl := quantile(w.ITL.P95, w.ITL.Count, 20)
+	if v, when := c.under(w, w.ITL95, foldMax); when != "" {
+		itl = seconds(v)
+	}
+	p.row().gap(axisWidth).put(stDim, "ITL p95 ").put(stStrong, itl).put(stDim, " between tokens")
 	g := points(w, w.ITL95, n, foldMax)
 	ch = chart{
 		graph: c.graph, upper: g, top: c.scaleOf("itl", peakOf(g), 0.001), label: axisSeconds, ramp: [3]style{stB, stB2, stB2},

@@ -3,6 +3,7 @@ package tui
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -134,6 +135,17 @@ func (c *Console) noticeMark(n *api.Notice) (style, Text) {
 	return stDim, c.g.sep
 }
 
+// noticeText is a notice without its worker's name, which stands before it.
+func noticeText(n *api.Notice) Text {
+	t := n.Text
+	if rest, ok := strings.CutPrefix(t, n.Worker); ok && n.Worker != "" {
+		if r := strings.TrimLeft(rest, ": "); r != rest {
+			t = r
+		}
+	}
+	return clean(t)
+}
+
 func (c *Console) noticeTime(t time.Time) Text {
 	if !t.IsZero() && c.snap.Time.Sub(t) > 20*time.Hour {
 		return monthDay(t)
@@ -164,7 +176,7 @@ func (c *Console) drawNotices(p *panel) {
 		}
 		l := p.row()
 		l.put(st, mark).gap(1).cell(stDim, c.noticeTime(n.Time), 5).gap(1)
-		t := clean(n.Text)
+		t := noticeText(n)
 		if n.Worker != "" {
 			t = clean(n.Worker) + " " + t
 		}
@@ -189,11 +201,15 @@ func (c *Console) drawEvents(p *panel) {
 	}
 	var full []Text
 	if c.notices.sel < len(rows) {
-		full = clean(rows[c.notices.sel].Text).wrap(max(p.width()-2, 1))
+		full = noticeText(&rows[c.notices.sel]).wrap(max(p.width()-2, 1))
 	}
 	detail := min(len(full)+1, p.height()/3)
 	c.notices.n = len(rows)
-	cols := []tcol{{head: " ", w: 1}, {head: "TIME", w: 8}, {head: "WORKER", w: 8, max: 20, drop: 1}, {head: "EVENT", w: 20, max: 1000}}
+	name := 6
+	for i := range rows {
+		name = min(max(name, clean(rows[i].Worker).width()), 20)
+	}
+	cols := []tcol{{head: " ", w: 1}, {head: "TIME", w: 8}, {head: "WORKER", w: name, drop: 1}, {head: "EVENT", w: 20, max: 1000}}
 	ws := fit(cols, p.width())
 	p.head(cols, ws)
 	from, to := c.notices.window(p.free() - detail)
@@ -213,7 +229,7 @@ func (c *Console) drawEvents(p *panel) {
 		if ws[2] > 0 {
 			l.cell(stText, clean(n.Worker), ws[2]).gap(2)
 		}
-		l.put(text, clean(n.Text))
+		l.put(text, noticeText(n))
 	}
 	for p.free() > detail {
 		p.row()

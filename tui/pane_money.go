@@ -1,17 +1,19 @@
 package tui
 
-import (
-	"github.com/vllmdeck/vllmdeck/backend/api"
-)
+import "github.com/vllmdeck/vllmdeck/backend/api"
 
 // moneyTitle is the period and the labels that no amount may be seen without.
 func (c *Console) moneyTitle(p *panel) {
 	m := &c.snap.Money
-	if m.Simulated {
-		p.show(stBadge, " SIMULATED ")
-	}
 	if m.Period != "" {
-		p.show(stDim, clean(m.Period)+" "+since(m.From)+" "+clean(m.Zone))
+		t := clean(m.Period) + " " + since(m.From) + " " + clean(m.Zone)
+		if m.Simulated && p.name.width()+t.width()+24 > p.w {
+			t = clean(m.Period)
+		}
+		p.show(stDim, t)
+	}
+	if m.Simulated { // the last: it stays where there is no room for both
+		p.show(stBadge, " SIMULATED ")
 	}
 }
 
@@ -46,8 +48,19 @@ func (m *moneyView) baseline() Text {
 	return t
 }
 
+// compared is the baseline, or why nothing is compared yet.
+func (m *moneyView) compared() Text {
+	if m.Would == nil && m.Requests == 0 && m.Baseline != "" {
+		return "no request counts yet; prompt tests do not"
+	}
+	return m.baseline()
+}
+
 // moneyView adds words to api.Money.
 type moneyView struct{ *api.Money }
+
+// purse is that of the pane's amounts, the bounds of the net included.
+func (m *moneyView) purse() purse { return purseOf(m.Actual, m.Would, m.Savings, m.Idle) }
 
 // share is the saved share, only ever with the utilisation beside it, and nothing if the baseline or its date is not known.
 func (m *moneyView) share() Text {
@@ -71,7 +84,7 @@ func (m *moneyView) band() Text {
 	if m.Low == nil || m.High == nil {
 		return ""
 	}
-	return signed(m.Low) + " to " + signed(m.High)
+	return m.purse().signed(m.Low) + " to " + m.purse().signed(m.High)
 }
 
 func (m *moneyView) rate() Text {
@@ -80,7 +93,7 @@ func (m *moneyView) rate() Text {
 		if t != "" {
 			t += ", "
 		}
-		t += money(m.Idle) + " idle"
+		t += m.purse().money(m.Idle) + " idle"
 	}
 	return t
 }
@@ -104,9 +117,9 @@ func (c *Console) drawMoney(p *panel) {
 	m := &moneyView{&c.snap.Money}
 	c.moneyTitle(p)
 	be, beStyle := m.breakEven(p.g)
-	amountW := 9
+	amountW, in := 9, m.purse()
 	for _, n := range []*api.Nanos{m.Actual, m.Would, m.Savings} {
-		amountW = max(amountW, signed(n).width())
+		amountW = max(amountW, in.signed(n).width())
 	}
 	const nameW = 15
 	row := func(name, amount Text, st style, notes ...Text) bool {
@@ -122,7 +135,7 @@ func (c *Console) drawMoney(p *panel) {
 	}
 	idle := Text("")
 	if m.Idle != nil {
-		idle = money(m.Idle) + " idle"
+		idle = in.money(m.Idle) + " idle"
 	}
 	date := Text("")
 	if m.PriceDate != "" {
@@ -130,14 +143,20 @@ func (c *Console) drawMoney(p *panel) {
 	}
 	if n := len(m.Missing); n > 0 && p.height() < 3+n { // what is missing matters more than three dashes
 		l := p.row()
-		for _, f := range []part{{stText, "Actual " + money(m.Actual)}, {stText, "Would have cost " + money(m.Would)}, {netStyle(m.Savings), "Net " + signed(m.Savings)}} {
-			l.put(f.st, f.t).gap(3)
+		for _, f := range []struct {
+			name, v Text
+			st      style
+		}{{"Would have cost", in.money(m.Would), stStrong}, {"Actual", in.money(m.Actual), stText}, {"Net", in.signed(m.Savings), netStyle(m.Savings)}} {
+			l.put(stDim, f.name).gap(1).put(f.st, f.v).gap(3)
 		}
 		c.missing(p, p.free())
+		if p.free() > 0 {
+			p.row().put(stDim, m.compared())
+		}
 		return
 	}
-	row("Actual", money(m.Actual), stText, m.rate(), idle)
-	dated := row("Would have cost", money(m.Would), stText, m.baseline(), date)
+	row("Actual", in.money(m.Actual), stText, m.rate(), idle)
+	dated := row("Would have cost", in.money(m.Would), stText, m.compared(), date)
 	p.foot = clean(m.RateLabel)
 	wide := p.width() >= 74
 	share, short := m.share(), m.shortShare()
@@ -145,9 +164,9 @@ func (c *Console) drawMoney(p *panel) {
 		share, short = "", ""
 	}
 	if band := m.band(); wide && band != "" {
-		row("Net", signed(m.Savings), netStyle(m.Savings), "band "+band+sep(share), share)
+		row("Net", in.signed(m.Savings), netStyle(m.Savings), "band "+band+sep(share), share)
 	} else {
-		row("Net", signed(m.Savings), netStyle(m.Savings), share, short)
+		row("Net", in.signed(m.Savings), netStyle(m.Savings), share, short)
 	}
 	if len(m.Missing) > 0 {
 		c.missing(p, p.free())
@@ -159,13 +178,19 @@ func (c *Console) drawMoney(p *panel) {
 	}
 	if !wide {
 		if m.Low != nil && m.High != nil && p.free() > 0 {
-			p.row().cell(stDim, "  low to high", nameW).gap(1).put(netStyle2(m.Low), signed(m.Low)).put(stDim, " to ").put(netStyle2(m.High), signed(m.High))
+			p.row().cell(stDim, "  low to high", nameW).gap(1).put(netStyle2(m.Low), in.signed(m.Low)).put(stDim, " to ").put(netStyle2(m.High), in.signed(m.High))
 		}
 		line("  against", clean(m.Baseline), stDim)
 	}
 	if h := m.Hostile; h != nil {
 		if p.free() > 0 {
-			p.row().cell(stDim, "  elsewhere", nameW).gap(1).put(netStyle2(h.Savings), signed(h.Savings)).put(stDim, "  "+clean(h.Name))
+			l := p.row()
+			l.cell(stDim, "  elsewhere", nameW).gap(1).put(netStyle2(h.Savings), in.signed(h.Savings)).gap(2)
+			if name := clean(h.Name); name.width() <= l.left() { // half a name says nothing
+				l.put(stDim, name)
+			} else {
+				l.put(stDim, "same models")
+			}
 		}
 	}
 	line("Break-even", be, beStyle)
@@ -225,131 +250,4 @@ func (c *Console) savingsSpark(p *panel) {
 	l := p.row()
 	l.cell(stDim, "Net, last "+windowName(w.Span), 15).gap(1)
 	c.g.spark1(l, stB2, vs, top)
-}
-
-// drawCosts is the same, at length.
-func (c *Console) drawCosts(p *panel) {
-	m := &moneyView{&c.snap.Money}
-	c.moneyTitle(p)
-	roomy := p.height() >= 19
-	title := func(t Text) {
-		if roomy {
-			p.row()
-			p.row().put(stTitle, t)
-		}
-	}
-	row := func(name, amount Text, st style, note Text) {
-		p.row().cell(stDim, name, 17).rcell(st, amount, 11).gap(2).put(stDim, note)
-	}
-	row("Actual", money(m.Actual), stStrong, clean(m.RateLabel))
-	row("  of it idle", money(m.Idle), stText, "nobody in flight, start-up included")
-	row("Would have cost", money(m.Would), stStrong, m.baseline())
-	row("Net", signed(m.Savings), netStyle(m.Savings), m.share())
-	if b := m.band(); b != "" {
-		row("  low", signed(m.Low), netStyle(m.Low), "cheapest credible prices and counts")
-		row("  high", signed(m.High), netStyle(m.High), "list price, no discounts")
-	}
-	if h := m.Hostile; h != nil {
-		title("The least flattering comparison")
-		row("Hosted elsewhere", money(h.Would), stText, clean(h.Name)+", "+clean(h.Date))
-		row("  net against it", signed(h.Savings), netStyle(h.Savings), "the least flattering comparison")
-	}
-	if len(m.Missing) > 0 {
-		title("What is missing")
-		c.missing(p, p.free())
-	}
-	title("What it is counted from")
-	note := func(name, v Text) {
-		if v != "" {
-			p.row().cell(stDim, name, 18).put(stText, v)
-		}
-	}
-	note("Requests", count(m.Requests)+" count for savings")
-	if m.Unmetered > 0 {
-		note("Unmetered", count(m.Unmetered)+" of unknown usage, in no sum")
-	}
-	u := m.Usage
-	note("Prompt tokens", count(u.Prompt())+" ("+count(u.CacheRead)+" from a prefix cache)")
-	note("Completion tokens", count(u.Completion())+reasoning(u))
-	switch m.Basis {
-	case api.BasisGPUTime:
-		note("Basis", "worker time, divided among those in flight")
-	case api.BasisPerToken:
-		note("Basis", "flat rates per token from the config: an assumption")
-	case api.BasisProviderPrice:
-		note("Basis", "what a paid API charges")
-	}
-	if m.Utilisation != nil {
-		note("Utilisation", percent(*m.Utilisation)+" of worker time has a request in flight")
-	}
-	note("Price source", clean(m.PriceSource))
-	c.savingsSpark(p)
-}
-
-func reasoning(u api.Usage) Text {
-	if u.Reasoning == 0 {
-		return ""
-	}
-	return " (" + count(u.Reasoning) + " reasoning)"
-}
-
-func (c *Console) drawClasses(p *panel) {
-	m := &c.snap.Money
-	cols := []tcol{{head: "CLASS", w: 10, max: 14}, {head: "REQUESTS", w: 8, right: true}, {head: "ACTUAL", w: 10, right: true}, {head: "", w: 6, max: 30, drop: 1}}
-	ws := fit(cols, p.width())
-	p.head(cols, ws)
-	top := api.Nanos(0)
-	for _, k := range m.Classes {
-		if k.Actual != nil {
-			top = max(top, *k.Actual)
-		}
-	}
-	if m.Idle != nil {
-		top = max(top, *m.Idle)
-	}
-	put := func(name Text, n Text, a *api.Nanos, st style) {
-		l := p.row()
-		l.cell(stText, name, ws[0]).gap(2).rcell(stText, n, ws[1]).gap(2).rcell(stStrong, money(a), ws[2]).gap(2)
-		if a != nil && top > 0 {
-			c.g.bar(l, st, float64(*a)/float64(top), ws[3])
-		}
-	}
-	for _, k := range m.Classes {
-		put(clean(k.Class), count(k.Requests), k.Actual, stA2)
-	}
-	put("idle", unknown, m.Idle, stC2)
-	if len(m.Classes) == 0 {
-		p.row().put(stDim, "no request has ended yet")
-	}
-}
-
-func (c *Console) drawRates(p *panel) {
-	m := &moneyView{&c.snap.Money}
-	nameW := min(20, max(p.width()/3, 14))
-	row := func(name, v Text, st style) { p.row().cell(stDim, name, nameW).put(st, v) }
-	be, st := m.breakEven(p.g)
-	if be == "" {
-		be = unknown
-	}
-	row("Break-even", be, st)
-	if m.BreakEven != nil && m.OutputRate != nil && *m.BreakEven > 0 {
-		l := p.row()
-		l.gap(nameW)
-		share := *m.OutputRate / *m.BreakEven
-		c.g.gauge(l, st, min(share/2, 1), min(l.left()-7, 40))
-		l.gap(1).put(stDim, rate(share)+"x")
-	}
-	row("Workers cost", money(m.HourRate)+" an hour", stText)
-	row("Baseline now", money(m.HourWould)+" an hour", stText)
-	if p.free() > 1 {
-		p.row()
-	}
-	if pr := m.Prices; pr != nil {
-		p.row().put(stTitle, "Prices of "+clean(m.Baseline)).right(stDim, clean(m.PriceDate), 0)
-		row("input", perMillion(pr.Input), stText)
-		if pr.CacheRead != nil {
-			row("cached input", perMillion(pr.CacheRead), stText)
-		}
-		row("output", perMillion(pr.Output), stText)
-	}
 }

@@ -11,6 +11,9 @@ import (
 func (c *Console) ending(r *api.Request) (style, Text) {
 	switch r.Outcome {
 	case api.OutcomeOpen:
+		if r.Position > 0 {
+			return stWarn, "waits " + ordinal(r.Position)
+		}
 		if r.TTFT > 0 {
 			return stA, "streams"
 		}
@@ -34,6 +37,22 @@ func (c *Console) ending(r *api.Request) (style, Text) {
 	return stDim, clean(r.Outcome)
 }
 
+// ordinal writes a place in line: 1st, 2nd, 3rd, 11th.
+func ordinal(n int) Text {
+	end := Text("th")
+	if n/10%10 != 1 {
+		switch n % 10 {
+		case 1:
+			end = "st"
+		case 2:
+			end = "nd"
+		case 3:
+			end = "rd"
+		}
+	}
+	return whole(n) + end
+}
+
 // metered writes a token count, marked where the server did not give it.
 func metered(n int64, source string) Text {
 	switch source {
@@ -41,6 +60,14 @@ func metered(n int64, source string) Text {
 		return count(n)
 	case api.UsageCounted, api.UsageTokenized:
 		return "≈" + count(n)
+	}
+	return unknown
+}
+
+// promptTokens is metered for the prompt: what was counted as it passed says nothing of it.
+func promptTokens(r *api.Request) Text {
+	if n := r.Usage.Prompt(); n > 0 || r.UsageSource == api.UsageUpstream {
+		return metered(n, r.UsageSource)
 	}
 	return unknown
 }
@@ -124,6 +151,9 @@ func (c *Console) drawRequests(p *panel) {
 		if note == "" && len(r.Attempts) > 1 {
 			note = "moved, " + plural(int64(len(r.Attempts)), "attempt", "attempts")
 		}
+		if note == "" && r.Position > 0 && r.Wait > 0 {
+			note = "about " + span(r.Wait) + " to wait"
+		}
 		health := unknown
 		if r.Health != nil {
 			health = decimals(*r.Health, 2)
@@ -134,7 +164,7 @@ func (c *Console) drawRequests(p *panel) {
 			{stText, clean(r.Model)},
 			{stText, clean(r.Worker)},
 			{stDim, clean(r.Key)},
-			{stText, metered(r.Usage.Prompt(), r.UsageSource)},
+			{stText, promptTokens(r)},
 			{stStrong, metered(r.Usage.Completion(), r.UsageSource)},
 			{stText, span(r.TTFT)},
 			{stText, seconds(c.elapsed(r))},
@@ -200,7 +230,7 @@ func (c *Console) drawRequest(p *panel) {
 		}
 	}
 	u := r.Usage
-	in := metered(u.Prompt(), r.UsageSource) + " prompt"
+	in := promptTokens(r) + " prompt"
 	if u.CacheRead > 0 {
 		in += " (" + count(u.CacheRead) + " cached)"
 	}
@@ -252,7 +282,10 @@ func (c *Console) drawRequest(p *panel) {
 	if r.Actual != nil && r.Would != nil {
 		net := *r.Would - *r.Actual
 		note := Text("")
-		if r.Class != api.ClassServed {
+		switch {
+		case r.Simulated:
+			note = "simulated"
+		case r.Class != api.ClassServed:
 			note = "class " + clean(r.Class) + " earns no savings"
 		}
 		row("Net", signed(&net), netStyle(&net), note)
@@ -280,21 +313,23 @@ func (c *Console) drawRequest(p *panel) {
 	}
 }
 
-// waterfall shows where the time went: waiting, prefill, decode.
+// waterfall shows where the time went: waiting, prefill, decode, or all of it with the worker.
 func (c *Console) waterfall(p *panel, r *api.Request) {
 	total := c.elapsed(r)
 	if !known(total) || total <= 0 || p.free() < 3 {
 		return
 	}
 	q, t := min(time.Duration(r.Queue).Seconds(), total), min(time.Duration(r.TTFT).Seconds(), total)
-	prefill, decode := 0.0, 0.0
+	prefill, decode, answer := 0.0, 0.0, 0.0
 	switch {
 	case t > 0:
 		prefill, decode = max(t-q, 0), max(total-t, 0)
 	case r.Worker == "" && r.Outcome == api.OutcomeOpen:
 		q = total
-	default:
+	case r.Stream && r.Outcome == api.OutcomeOpen:
 		prefill = max(total-q, 0)
+	default: // not streamed, or nothing came: only the whole is known
+		answer = max(total-q, 0)
 	}
 	cells := p.width()
 	bar, legend := p.row(), p.row()
@@ -303,7 +338,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 		name Text
 		v    float64
 		st   style
-	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}} {
+	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {"worker", answer, stA2}} {
 		if s.v <= 0 {
 			continue
 		}

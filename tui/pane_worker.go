@@ -2,6 +2,7 @@ package tui
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -45,13 +46,15 @@ func (c *Console) drawWorker(p *panel) {
 	}
 	l.right(stFaint, "[ ] turn", 0)
 	if w.Error != "" && c.tab != tabArgs {
-		c.trouble(p, w)
+		c.pinned(p, w)
 	}
 	switch c.tab {
 	case tabCharts:
 		if (w.State == api.Starting || w.State == api.Failed) && len(w.Phases) > 0 {
 			c.timeline(p, w)
-			p.row()
+			if p.free() > 8 {
+				p.row()
+			}
 		}
 		c.workerFigures(p, w)
 	case tabLogs:
@@ -63,8 +66,8 @@ func (c *Console) drawWorker(p *panel) {
 	}
 }
 
-// trouble pins the first error and its remedy above everything else.
-func (c *Console) trouble(p *panel, w *api.Worker) {
+// pinned shows the first error and its remedy above everything else.
+func (c *Console) pinned(p *panel, w *api.Worker) {
 	for i, t := range clean(w.Error).wrap(max(p.width()-2, 1)) {
 		if i == 3 {
 			break
@@ -97,13 +100,15 @@ func (c *Console) trouble(p *panel, w *api.Worker) {
 	}
 }
 
-// workerFigures is a grid of figures over the worker's throughput.
-func (c *Console) workerFigures(p *panel, w *api.Worker) {
+// fig is one figure of a worker.
+type fig struct {
+	name, v Text
+	st      style
+}
+
+// figures are what is known of a worker; what its host does not have is not among them.
+func (c *Console) figures(w *api.Worker) []fig {
 	g := c.cardsOf(w)
-	type fig struct {
-		name, v Text
-		st      style
-	}
 	gpus := Text("")
 	for i, id := range w.GPUs {
 		if i > 0 {
@@ -111,32 +116,9 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 		}
 		gpus += clean(id)
 	}
-	if gpus == "" {
-		gpus = "none"
-	}
 	kv := percentInt(val(w.KV))
 	if w.KVTokens > 0 {
 		kv += " of " + count(w.KVTokens)
-	}
-	vram := unknown
-	if known(g.used) && known(g.total) {
-		vram = decimals(g.used/(1<<30), 1) + "/" + decimals(g.total/(1<<30), 0) + " GiB"
-	}
-	power := unknown
-	if known(g.power) {
-		power = decimals(g.power, 0) + " W"
-	}
-	temp := unknown
-	if known(g.temp) {
-		temp = decimals(g.temp, 0) + "°C"
-	}
-	rss := unknown
-	if w.RSS > 0 {
-		rss = size(w.RSS)
-	}
-	pid := unknown
-	if w.PID > 0 {
-		pid = whole(w.PID)
 	}
 	limit := func(n int) Text {
 		if n == 0 {
@@ -144,29 +126,61 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 		}
 		return count(int64(n))
 	}
+	rss, pid := unknown, unknown
+	if w.RSS > 0 {
+		rss = size(w.RSS)
+	}
+	if w.PID > 0 {
+		pid = whole(w.PID)
+	}
 	st, _ := c.stateMark(w)
 	figs := []fig{
 		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st},
 		{"running", decimals(val(w.Running), 0), stStrong},
-		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)},
-		{"GPUs", gpus, stText},
-		{"in flight", whole(w.InFlight), stText},
 		{"waiting", decimals(val(w.Waiting), 0), waitStyle(w)},
-		{"preemptions/s", rate(val(w.Preempt)), stText},
-		{"utilisation", percentInt(g.util), stText},
+		{"in flight", whole(w.InFlight), stText},
 		{"out tok/s", rate(val(w.OutRate)), stStrong},
+		{"prompt tok/s", rate(val(w.InRate)), stText},
 		{"TTFT p95", seconds(val(w.TTFT95)), stText},
 		{"prefix hit", percentInt(val(w.Prefix)), stText},
-		{"VRAM", vram, stText},
-		{"prompt tok/s", rate(val(w.InRate)), stText},
+		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)},
+		{"preemptions/s", rate(val(w.Preempt)), stText},
 		{"max seqs", limit(w.MaxSeqs), stText},
 		{"max length", limit(w.MaxLen), stText},
-		{"power, temp", power + " " + temp, stText},
-		{"CPU cores", decimals(val(w.CPU), 1), stText},
+		{"CPU cores", cores(c.steady("cpu "+w.Name, val(w.CPU), 0.05)), stText},
 		{"memory", rss, stText},
 		{"pid", pid, stText},
 		{"cost per hour", money(w.HourCost), stText},
 	}
+	if w.HourCost == nil && w.State == api.Ready {
+		figs[len(figs)-1] = fig{"cost per hour", "not set", stWarn}
+	}
+	if gpus != "" {
+		vram, power, temp := unknown, unknown, unknown
+		if known(g.used) && known(g.total) {
+			vram = decimals(g.used/(1<<30), 1) + "/" + decimals(g.total/(1<<30), 0) + " GiB"
+		}
+		if known(g.power) {
+			power = decimals(g.power, 0) + " W"
+		}
+		if known(g.temp) {
+			temp = decimals(g.temp, 0) + "°C"
+		}
+		figs = append(figs, fig{"GPUs", gpus, stText}, fig{"utilisation", percentInt(g.util), stText}, fig{"VRAM", vram, stText}, fig{"power, temp", power + " " + temp, stText})
+	}
+	if serves(w) {
+		return figs
+	}
+	return slices.DeleteFunc(figs, func(f fig) bool { return f.v == unknown })
+}
+
+// serves says that a worker is up, so that its figures are of now.
+func serves(w *api.Worker) bool { return w.State == api.Ready || w.State == api.Draining }
+
+// workerFigures is a grid of figures over the worker's throughput, or, while it does not serve,
+// over the end of its log.
+func (c *Console) workerFigures(p *panel, w *api.Worker) {
+	figs := c.figures(w)
 	per := 4
 	switch {
 	case p.width() < 60:
@@ -182,9 +196,22 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 			l.to(j*cw).cell(stDim, f.name, 13).gap(1).num(f.st, f.v.cut(cw-15))
 		}
 	}
-	if p.free() < 5 || len(w.Trend) == 0 {
-		return
+	switch {
+	case p.free() < 3:
+	case !serves(w) && !c.shows(paneLogs):
+		p.row()
+		c.drawLogs(p)
+	case p.free() >= 5 && len(w.Trend) > 0:
+		c.workerTrend(p, w)
 	}
+}
+
+// shows says that a pane is on screen.
+func (c *Console) shows(id paneID) bool {
+	return slices.ContainsFunc(c.rects, func(r Rect) bool { return r.Pane == id })
+}
+
+func (c *Console) workerTrend(p *panel, w *api.Worker) {
 	p.row()
 	n := chartPoints(p.width())
 	p.row().gap(axisWidth).put(stDim, "output tok/s, last 2 minutes")
@@ -197,8 +224,8 @@ func (c *Console) workerFigures(p *panel, w *api.Worker) {
 			pts[i] = w.Trend[j]
 		}
 	}
-	ch := chart{graph: c.graph, upper: pts, top: c.scaleOf("worker "+w.Name, peakOf(pts), 10), label: rate, ramp: [3]style{stA, stA2, stA3}, dim: n, cursor: -1, span: api.Span(2 * time.Minute)}
-	ch.draw(p, p.free()-1, true)
+	ch := chart{graph: c.graph, upper: pts, top: c.scaleOf("worker "+w.Name, peakOf(pts), 10), label: axisRate, ramp: [3]style{stA, stA2, stA3}, dim: n, cursor: -1, span: api.Span(2 * time.Minute)}
+	ch.draw(p, min(p.free()-1, 16), true)
 }
 
 func severity2(v, warn, bad float64) style {
@@ -251,53 +278,5 @@ func (c *Console) scrolled(p *panel, lines []part) {
 	}
 	if rest := len(lines) - top - p.height(); rest > 0 {
 		p.foot = "more below, j"
-	}
-}
-
-// timeline is the phases of the last start with how long each took.
-func (c *Console) timeline(p *panel, w *api.Worker) {
-	if len(w.Phases) == 0 {
-		p.row().put(stDim, "no start of ours to show")
-		return
-	}
-	total := 0.0
-	for _, ph := range w.Phases {
-		if known(ph.Seconds) && ph.Seconds > 0 {
-			total += ph.Seconds
-		}
-	}
-	cells := max(p.width()-12-9-3, 4)
-	at := 0.0
-	for _, ph := range w.Phases {
-		if p.free() <= 0 {
-			return
-		}
-		s := max(ph.Seconds, 0)
-		if !known(s) {
-			s = 0
-		}
-		l := p.row()
-		st := stA
-		if !ph.Done {
-			st = stC
-			if w.State == api.Failed {
-				st = stBad
-			}
-		}
-		l.cell(stText, clean(ph.Name), 12)
-		if total > 0 {
-			off := int(at / total * float64(cells))
-			n := max(int(math.Round((at+s)/total*float64(cells)))-off, 1)
-			l.fill(stFaint, p.g.sep, off).fill(st, p.g.block, n)
-		}
-		l.to(12+cells).gap(1).rcell(stStrong, seconds(s), 8)
-		at += s
-	}
-	p.row().cell(stDim, "in all", 12).put(stStrong, seconds(total))
-	if !w.Started.IsZero() {
-		p.row().cell(stDim, "started", 12).put(stText, day(w.Started)+" "+hms(w.Started))
-	}
-	if w.Adopted {
-		p.row().put(stDim, "taken over from an earlier engine")
 	}
 }

@@ -151,8 +151,10 @@ func (c *Console) drawWorkers(p *panel) {
 			ready++
 		}
 	}
-	if c.snap.Host.CPU != nil && p.w >= 100 {
-		p.show(stDim, "host "+decimals(*c.snap.Host.CPU, 1)+"/"+whole(c.snap.Host.CPUs)+" cores, "+size(c.snap.Host.MemoryFree)+" free of "+size(c.snap.Host.MemoryTotal))
+	if h := &c.snap.Host; h.CPU != nil && p.w >= 100 {
+		const half = 0.5
+		cpu, free := c.steady("host cpu", *h.CPU, half), c.steady("host memory", float64(h.MemoryFree), 1<<30)
+		p.show(stDim, "host "+axisRate(math.Round(cpu/half)*half)+" of "+whole(h.CPUs)+" cores, "+size(int64(free))+" free of "+size(h.MemoryTotal))
 	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")
 	if len(rows) == 0 {
@@ -172,9 +174,16 @@ func (c *Console) drawWorkers(p *panel) {
 		p.head(cols, ws)
 	}
 	c.workers.n = len(rows)
-	from, to := c.workers.window(p.free())
+	trouble := c.trouble(p.width())
+	if len(trouble) > p.free()-min(len(rows), 2) {
+		trouble = nil
+	}
+	from, to := c.workers.window(p.free() - len(trouble))
 	for i := from; i < to; i++ {
 		c.workerRow(p, &rows[i], ws, i == c.workers.sel)
+	}
+	for _, t := range trouble {
+		p.row().gap(2).put(t.st, t.t)
 	}
 	if hidden := len(rows) - (to - from); hidden > 0 {
 		p.foot = whole(hidden) + " more, j k"
@@ -238,7 +247,7 @@ func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
 		power += "W"
 	}
 	num(colPower, stText, power)
-	num(colCPU, stText, decimals(val(w.CPU), 1))
+	num(colCPU, stText, cores(c.steady("cpu "+w.Name, val(w.CPU), 0.05)))
 	if w.RSS > 0 {
 		num(colRSS, stText, size(w.RSS))
 	} else {
@@ -268,42 +277,4 @@ func waitStyle(w *api.Worker) style {
 		return stWarn
 	}
 	return stText
-}
-
-// workerStory takes the rest of the row of a worker that does not serve: how far the start is, or
-// why there is none.
-func (c *Console) workerStory(l *line, w *api.Worker, st style) {
-	switch w.State {
-	case api.Starting:
-		l.cell(st, "starting", 10).gap(2).put(stText, clean(w.Phase))
-		if w.Progress != nil {
-			l.gap(1)
-			c.g.gauge(l, stA, *w.Progress, 10)
-			l.gap(1).put(stText, percentInt(*w.Progress))
-		}
-		l.gap(2).put(stDim, "for "+long(c.snap.Time.Sub(w.Since)))
-	case api.Failed:
-		l.cell(st, "failed", 10).gap(2)
-		next := Text("")
-		if !w.NextStart.IsZero() {
-			next = "again at " + hms(w.NextStart)
-		}
-		why := clean(w.Error)
-		if why == "" {
-			why = clean(w.Exit)
-		}
-		room := l.left()
-		if next != "" && room > 40 {
-			room -= next.width() + 2
-		} else {
-			next = ""
-		}
-		l.put(stBad, why.cut(room))
-		l.right(stDim, next, 0)
-	default:
-		l.cell(st, clean(string(w.State)), 10).gap(2).put(stDim, "since "+clock(w.Since))
-		if w.State == api.Stopping {
-			l.gap(2).put(stDim, whole(w.InFlight)+" in flight")
-		}
-	}
 }

@@ -1,6 +1,10 @@
 package tui
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/charmbracelet/x/ansi"
+)
 
 // glyphs are the signs that frames and marks are made of, in Unicode or in ASCII.
 type glyphs struct {
@@ -35,6 +39,27 @@ var asciiGlyphs = glyphs{
 
 // onlyASCII replaces the few signs that are written in words rather than taken from glyphs, cell for cell.
 var onlyASCII = strings.NewReplacer("…", "~", "–", "-", "●", "*", "≈", "~", "°", " ", "µ", "u", "›", ">", "▏", "_", "↑", "^", "↓", "v", "←", "<", "→", ">", "✓", "+", "✗", "x", "◌", ".")
+
+// asciiRow is a row in ASCII alone, cell for cell; what has no counterpart is a question mark.
+func asciiRow(row string) string {
+	row = onlyASCII.Replace(row)
+	if ascii(row) {
+		return row
+	}
+	var b strings.Builder
+	for row != "" {
+		cluster, width := ansi.FirstGraphemeCluster(row, ansi.GraphemeWidth)
+		if cluster == "" {
+			break
+		}
+		if row = row[len(cluster):]; ascii(cluster) {
+			b.WriteString(cluster)
+		} else {
+			b.WriteString(strings.Repeat("?", width))
+		}
+	}
+	return b.String()
+}
 
 // part is a styled piece of text.
 type part struct {

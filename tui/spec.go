@@ -15,7 +15,7 @@ func spec(id paneID) paneSpec {
 	case paneThroughput:
 		return paneSpec{name: "Throughput", draw: (*Console).drawThroughput, opens: viewOverview, zooms: viewOverview, explain: `Output tokens per second, as they pass the gateway, in buckets fixed to the clock; the newest one is still filling and drawn dim. A point that covers several buckets is their mean.
 req/s: requests that ended, per second. prompt: prompt tokens per second, counted when a request ends.
-errors: of the requests that ended in the window, those that failed (no answer, or one cut off). Rejected and cancelled ones are counted apart.
+errors: the share that failed (no answer, or one cut off) of the requests that ended in the window and were neither rejected nor cancelled; those are counted apart.
 moved: requests that another worker took over before any content, unseen by the client.
 Source: the gateway's own record of each request, not vLLM's metrics.`}
 	case paneLatency:

@@ -24,7 +24,7 @@ func (c *Console) bigCharts(p *panel, w *api.Window, charts []bigChart) {
 	charts = charts[:max(min(len(charts), p.height()/9), 1)]
 	for i, b := range charts {
 		rows := p.free() / (len(charts) - i)
-		v, when := c.under(w, b.s)
+		v, when := c.under(w, b.s, b.f)
 		l := p.row()
 		l.put(b.st, p.g.block).gap(1).put(stTitle, b.name).gap(2)
 		if when != "" {

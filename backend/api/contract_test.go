@@ -96,7 +96,7 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 // serve puts a Source behind a socket and gives a client for it.
 func serve(t *testing.T, src api.Source) *api.Client {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vd") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "vd")
 	if err != nil {
 		t.Fatal(err)
 	}

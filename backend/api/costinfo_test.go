@@ -18,12 +18,12 @@ func FuzzCostInfoIsWrittenAsEncodingJSONDoes(f *testing.F) {
 		c := CostInfo{Baseline: baseline, Basis: basis, PriceDate: basis, UsageSource: baseline, Simulated: known&128 != 0}
 		for i, n := range []**int64{&c.PromptTokens, &c.CachedTokens, &c.CompletionTokens} {
 			if known&(1<<i) != 0 {
-				*n = Ptr(count + int64(i))
+				*n = new(count + int64(i))
 			}
 		}
 		for i, n := range []**Nanos{&c.Actual, &c.Would, &c.Savings} {
 			if known&(8<<i) != 0 {
-				*n = Ptr(Nanos(money) + Nanos(i)*Nanos(other))
+				*n = new(Nanos(money) + Nanos(i)*Nanos(other))
 			}
 		}
 		if known&64 != 0 {

@@ -108,7 +108,7 @@ type Request struct {
 	Usage       Usage  `json:"usage"`
 	UsageSource string `json:"usage_source"` // one of the Usage… constants
 
-	Queue    Span `json:"queue_seconds"`    // waited in the gateway
+	Queue    Span `json:"queue_seconds"`    // waited in the gateway, so far if it still does
 	TTFT     Span `json:"ttft_seconds"`     // arrival to first content
 	Duration Span `json:"duration_seconds"` // arrival to end; 0 while open
 	ITL      Span `json:"itl_seconds"`      // mean gap between content events
@@ -124,6 +124,9 @@ type Request struct {
 	PriceVersion string  `json:"price_version,omitempty"` // of the price table used
 	Prices       *Prices `json:"prices,omitempty"`        // the baseline's unit prices used
 
+	Position int  `json:"position,omitempty"`     // in line for a worker, from 1; 0: it does not wait
+	Wait     Span `json:"wait_seconds,omitempty"` // how long it is likely to wait on; 0: not known, or it does not wait
+
 	Health    *float64 `json:"health"` // 0..1, nil: not rated
 	Simulated bool     `json:"simulated,omitempty"`
 }
@@ -133,8 +136,10 @@ type Attempt struct {
 	Upstream string `json:"upstream"`
 	Outcome  string `json:"outcome"`
 	Error    string `json:"error,omitempty"`
-	Share    Span   `json:"share_seconds"` // worker time charged to this leg (wall clock divided among those in flight)
+	Provider bool   `json:"provider,omitempty"` // Upstream is a paid API, not a worker
+	Share    Span   `json:"share_seconds"`      // worker time charged to this leg (wall clock divided among those in flight)
 	Actual   *Nanos `json:"actual_usd"`
+	Held     *Nanos `json:"held_usd,omitempty"` // of a paid API: what it cost at most, where Actual is not known
 }
 
 // Prices are unit prices in nano-dollars per million tokens. A nil class is not offered or not known.
@@ -158,6 +163,7 @@ type CostInfo struct {
 	PriceDate        string   `json:"price_date,omitempty"`
 	Basis            string   `json:"basis,omitempty"`
 	UsageSource      string   `json:"usage_source,omitempty"` // present unless "upstream"
+	Provider         string   `json:"provider,omitempty"`     // the paid API that served it; none: a worker did
 	Simulated        bool     `json:"simulated,omitempty"`
 }
 

@@ -3,7 +3,8 @@ package api
 import "time"
 
 // Snapshot is one moment of the engine, whole. It is immutable once published. It stays under
-// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests.
+// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests,
+// 100 keys.
 type Snapshot struct {
 	Schema   int       `json:"schema"`
 	Seq      uint64    `json:"seq"` // rises by one with each publication
@@ -16,10 +17,13 @@ type Snapshot struct {
 	Traffic  Traffic   `json:"traffic"`
 	Money    Money     `json:"money"`
 	Answers  Answers   `json:"answers"`
-	Requests []Request `json:"requests"` // in flight first, then newest first; at most 120
-	Prompts  []Prompt  `json:"prompts"`  // prompt tests, newest first; at most 16
-	Notices  []Notice  `json:"notices"`  // what an operator should know, newest first; at most 100
-	Windows  []Window  `json:"windows"`  // one per span, shortest first
+	Requests []Request `json:"requests"`       // in flight first, then newest first; at most 120
+	Prompts  []Prompt  `json:"prompts"`        // prompt tests, newest first; at most 16
+	Notices  []Notice  `json:"notices"`        // what an operator should know, newest first; at most 100
+	Windows  []Window  `json:"windows"`        // one per span, shortest first
+	Keys     []Key     `json:"keys,omitempty"` // client keys that are not revoked, by name; at most 100
+
+	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 }
 
 // Engine is the process itself.
@@ -57,7 +61,36 @@ type Model struct {
 	Workers   int      `json:"workers"`
 	Simulated bool     `json:"simulated,omitempty"`
 	MaxLen    int      `json:"max_model_len,omitempty"` // tokens; 0: not known yet
+
+	Providers []string `json:"providers,omitempty"` // paid APIs that may serve it when no worker can
+	Backed    bool     `json:"backed,omitempty"`    // one of them would take a request now
 }
+
+// Servable reports whether a request for the model can be answered now, by a worker or, paid for, by
+// a provider.
+func (m *Model) Servable() bool { return m.Ready > 0 || m.Backed }
+
+// Provider is one paid API.
+type Provider struct {
+	Name       string   `json:"name"`
+	Host       string   `json:"host"`   // of its URL
+	Models     []string `json:"models"` // ours that it has, sorted
+	State      string   `json:"state"`  // one of the Provider… constants
+	InFlight   int      `json:"in_flight"`
+	SpentDay   *Nanos   `json:"spent_day_usd"`   // since local midnight, what is under way left out; nil: a part is not known
+	SpentMonth *Nanos   `json:"spent_month_usd"` // of the local month
+	CapDay     *Nanos   `json:"cap_day_usd"`     // nil: no limit
+	CapMonth   *Nanos   `json:"cap_month_usd"`
+	Error      string   `json:"error,omitempty"` // why it is not ok, or what it last complained of
+}
+
+// The states of a provider.
+const (
+	ProviderOK            = "ok"
+	ProviderOpen          = "open"          // it fails, or asked to be left alone: it is tried again by itself
+	ProviderCapped        = "capped"        // the money of the day or the month is spent
+	ProviderUnaccountable = "unaccountable" // what a request costs could not be known or recorded
+)
 
 // State of a worker.
 type State string

@@ -47,6 +47,10 @@ const (
 	EngineStop    Verb = "engine.stop"    // Args["workers"]: "stop" (default) or "keep"
 	EngineRestart Verb = "engine.restart" // drains, then runs the binary anew; workers are kept
 	EngineReload  Verb = "engine.reload"  // reads the config again
+	KeyCreate     Verb = "keys.create"    // ID: of the key; Target: its name; Args: hash, expires, created and the limits as package keys writes them
+	KeySet        Verb = "keys.set"       // Target: key; Args: the limits that change
+	KeyRotate     Verb = "keys.rotate"    // Target: key; Args["hash"]: of its new text; Args["until"]: the old one is good until then
+	KeyRevoke     Verb = "keys.revoke"    // Target: key; Args["forget"]="true": no trace of it is kept
 )
 
 // Action is one order to the engine.

@@ -176,7 +176,7 @@ func benchGateway(b *testing.B, kind string, client *http.Client) {
 		p.add("a", "http://"+upstream)
 		p.cands["m"][0].MaxSeqs = 256
 		g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true}
-		g.Keys.Set([]Key{{Name: "bench", Hash: HashKey("xk_bench_0123456789abcdef")}})
+		g.Keys.Set([]Key{key("bench", "xk_bench_0123456789abcdef")})
 		return g.Serve(ctx, ln, nil, time.Second)
 	})
 }

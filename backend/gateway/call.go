@@ -40,9 +40,15 @@ type call struct {
 	tried []string
 	last  *fault
 	queue time.Duration // waited in line
+	turns *queue        // that it waits in; nil: it did not come so far
+	begun time.Time     // when it was sent to its upstream
 	moved bool          // the free move was made
 	extra int           // claims of the retry budget
 	died  int           // workers that died with this request
+	busy  bool          // a worker that was to serve it had too much to do
+
+	who   caller
+	stake stake // of its key's limits
 
 	until time.Time // the whole must be over by then
 	line  cutter    // guarded by mu, as taken is
@@ -91,7 +97,7 @@ var errStuck = errors.New("the client does not read its answer")
 // serve carries one inference request.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who caller) {
 	now := time.Now()
-	c := &call{g: g, d: d, r: r}
+	c := &call{g: g, d: d, r: r, who: who}
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
@@ -122,10 +128,16 @@ func (c *call) run() error {
 	if c.g.draining.Load() {
 		return stopping()
 	}
+	if err := c.enter(c.row.Started); err != nil {
+		return err
+	}
 	if err := c.read(); err != nil {
 		return err
 	}
 	if err := c.resolve(); err != nil {
+		return err
+	}
+	if err := c.reserve(); err != nil {
 		return err
 	}
 	ctx := c.r.Context()
@@ -140,6 +152,7 @@ func (c *call) run() error {
 			return err
 		}
 		c.last = f
+		c.busy = c.busy || f.busy && !f.paid
 		switch {
 		case f.cut:
 			// Who has got this far may be asked again, but for the one that was lost just now.
@@ -161,6 +174,9 @@ func (c *call) resolve() error {
 	if !ok {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
+		}
+		if c.who.quota != nil {
+			return noModel(c.req.model)
 		}
 		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
 	}
@@ -212,7 +228,7 @@ func (c *call) again(f *fault) bool {
 // leg sends the call to one upstream. With a fault nothing of it has reached the client, and another
 // upstream may be tried; without one the call is over, and the error says how it failed.
 func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
-	c.lease, c.done = l, false
+	c.lease, c.done, c.begun = l, false, time.Now()
 	if l.Release == nil {
 		c.lease.Release = func() time.Duration { return 0 }
 	}
@@ -236,10 +252,12 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.row.Class = api.ClassSimulated
 	case c.paid && c.row.Class == api.ClassServed:
 		c.row.Class = api.ClassFailover
+	case !c.paid && c.row.Class == api.ClassFailover: // the provider failed, and a worker is back
+		c.row.Class = api.ClassServed
 	}
-	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Outcome: api.OutcomeOpen})
+	c.row.Attempts = append(c.row.Attempts, api.Attempt{Upstream: c.at, Provider: c.paid, Outcome: api.OutcomeOpen})
 	c.mu.Unlock()
-	if first {
+	if first || c.paid {
 		c.g.Accounts.Open(c.row)
 	}
 	f, err := c.exchange(ctx)
@@ -257,7 +275,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost

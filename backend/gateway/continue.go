@@ -144,8 +144,7 @@ func (c *call) modelName() string {
 
 // unable makes of an error of /tokenize that this worker cannot continue the answer.
 func unable(err error) *fault {
-	var said *fault
-	if errors.As(err, &said) {
+	if said, ok := errors.AsType[*fault](err); ok {
 		return said
 	}
 	f := broken(err)
@@ -171,7 +170,7 @@ func (c *call) closing() (*fault, error) {
 
 // lost is what a client is told whose answer has begun and cannot be ended.
 func (c *call) lost(f *fault, why error) *refusal {
-	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: worker %s: %s", f.at, f.msg)}
+	r := &refusal{kind: "upstream_lost", code: "upstream_failed", msg: fmt.Sprintf("the answer is cut off: %s: %s", f.who(), f.msg)}
 	if f.status == http.StatusGatewayTimeout {
 		r.code = "upstream_timeout"
 	}

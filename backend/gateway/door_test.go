@@ -87,7 +87,7 @@ func TestKeys(t *testing.T) {
 	if row := r.pool.row(t); row.Key != "" {
 		t.Errorf("key = %q, want none", row.Key)
 	}
-	r.Keys.Set([]Key{{"alice", HashKey("xk_alice")}, {"bob", HashKey("xk_bob")}})
+	r.Keys.Set([]Key{key("alice", "xk_alice"), key("bob", "xk_bob")})
 	for _, tt := range []struct {
 		name       string
 		header     []string

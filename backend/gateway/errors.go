@@ -30,6 +30,9 @@ type errorBody struct {
 // body gives the JSON of the error, in the shape of the route it goes to.
 func (e *refusal) body(id string, anthropic bool) []byte {
 	body := errorBody{Message: e.msg, Type: e.kind, RequestID: id}
+	if anthropic && e.status == http.StatusTooManyRequests {
+		body.Type = "rate_limit_error" // theirs has no finer ones
+	}
 	if e.param != "" {
 		body.Param = &e.param
 	}

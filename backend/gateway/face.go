@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,10 +43,10 @@ func (f face) put(data []byte, usage bool, u api.Usage) []byte {
 	set("created", f.created)
 	set("model", f.model)
 	if usage {
-		set("usage.prompt_tokens", fmt.Sprint(u.Prompt()))
-		set("usage.completion_tokens", fmt.Sprint(u.Completion()))
-		set("usage.total_tokens", fmt.Sprint(u.Prompt()+u.Completion()))
-		set("usage.prompt_tokens_details.cached_tokens", fmt.Sprint(u.CacheRead))
+		set("usage.prompt_tokens", strconv.FormatInt(u.Prompt(), 10))
+		set("usage.completion_tokens", strconv.FormatInt(u.Completion(), 10))
+		set("usage.total_tokens", strconv.FormatInt(u.Prompt()+u.Completion(), 10))
+		set("usage.prompt_tokens_details.cached_tokens", strconv.FormatInt(u.CacheRead, 10))
 	}
 	sortEdits(edits)
 	ev := splice([]byte("data: "), data, edits)

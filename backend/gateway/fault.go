@@ -25,6 +25,8 @@ type fault struct {
 	free   bool   // moving on is charged to nobody: the worker died or refused the request
 	died   bool   // the worker broke off or cannot be reached
 	sent   bool   // it had the request when it died
+	busy   bool   // it has too much to do
+	paid   bool   // it is a provider
 	cut    bool   // the client had a part of its answer, which goes on elsewhere
 	final  bool   // no other upstream would do better
 	result route.Result
@@ -46,11 +48,19 @@ func (f *fault) refusal(model string, legs int) *refusal {
 	if r.retry == "" && (r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable) {
 		r.retry = retrySoon()
 	}
-	r.msg = fmt.Sprintf("model %q: worker %s: %s", model, f.at, f.msg)
+	r.msg = fmt.Sprintf("model %q: %s: %s", model, f.who(), f.msg)
 	if legs > 1 {
-		r.msg = fmt.Sprintf("model %q: %d tries failed, the last on worker %s: %s", model, legs, f.at, f.msg)
+		r.msg = fmt.Sprintf("model %q: %d tries failed, the last on %s: %s", model, legs, f.who(), f.msg)
 	}
 	return r
+}
+
+// who names the upstream.
+func (f *fault) who() string {
+	if f.paid {
+		return "provider " + f.at
+	}
+	return "worker " + f.at
 }
 
 // broken classifies an error of the transport.
@@ -103,7 +113,7 @@ func complaint(status int, msg, retry string) *fault {
 		f.free, f.died, f.sent = true, true, true
 	case status == http.StatusTooManyRequests, strings.Contains(msg, saysBusy), strings.Contains(msg, saysBacklog), strings.Contains(msg, saysScaling):
 		// A saturated worker is a healthy worker: its breaker stays as it is.
-		f.free, f.result, f.retry = true, route.Neutral, retry
+		f.free, f.busy, f.result, f.retry = true, true, route.Neutral, retry
 		f.status = http.StatusServiceUnavailable
 		if status == http.StatusTooManyRequests {
 			f.status = status
@@ -112,7 +122,7 @@ func complaint(status int, msg, retry string) *fault {
 		f.free, f.retry, f.status = true, retry, status
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		f.free, f.result = true, route.Neutral
-		f.msg = "it refuses our key: set api_key of this worker in the config"
+		f.msg = "it refuses our key: correct it in the config (api_key of a worker, key of a provider)"
 	}
 	return f
 }

@@ -130,8 +130,11 @@ func (c *call) finish() {
 		}
 	}
 	g.leave(c)
+	c.guard(c.settle)
 	// From here on nobody else sees the row.
-	r.Duration = api.Span(time.Since(r.Started))
+	now := time.Now()
+	r.Duration = api.Span(now.Sub(r.Started))
+	c.teach(now)
 	g.count(c)
 	g.budget.Give(c.extra)
 	g.bodies.Add(-c.room)

@@ -22,7 +22,7 @@ type Gateway struct {
 	Accounts  Accounts
 	Log       *slog.Logger
 
-	Keys         KeySet   // client keys; empty: none is asked for
+	Keys         KeySet   // client keys with their limits; empty: none is asked for
 	Internal     string   // bearer token of the engine's own prompt tester and load test
 	MediaDomains []string // hosts that media URLs in requests may name
 
@@ -32,6 +32,7 @@ type Gateway struct {
 	MaxBodies     int64         // bytes of all requests that are held at once; default 256 MiB
 	Queue         int           // requests that may wait for a worker, per model; default 256, negative: none
 	QueueWait     time.Duration // how long one may wait; default 30 s
+	TTFTTarget    time.Duration // requests that would wait past it for their first token are refused at once; 0: none is
 	TTFTTimeout   time.Duration // silence before the first content of a stream; default 120 s
 	IdleTimeout   time.Duration // silence between events; default 60 s
 	AnswerTimeout time.Duration // for an answer that is not streamed, all tries together; default 10 min, as in OpenAI's clients
@@ -49,6 +50,9 @@ type Gateway struct {
 	Rates func() bool
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
+	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the
+	// greatest length of its answer; false: that is not known. It must not block. Nil: it never is.
+	Estimate func(model string, prompt, completion int64) (api.Nanos, bool)
 	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -61,6 +65,7 @@ type Gateway struct {
 	queued   atomic.Int64
 	bodies   atomic.Int64
 	draining atomic.Bool
+	guesses  guesses
 
 	mu     sync.Mutex
 	queues map[string]*queue
@@ -84,7 +89,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case rt.method == http.MethodPost && crossSite(r):
 		g.refuse(w, r, invalid(http.StatusForbidden, "cross_site", "", "requests from web pages of other sites are refused"))
 	default:
-		who, err := g.identify(r.Header)
+		who, err := g.identify(r)
 		if err != nil && !rt.open {
 			g.refuse(w, r, err)
 			return
@@ -95,7 +100,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		// A connection may come with the write deadline of the request before.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.writeTimeout()))
-		rt.serve(g, w, r)
+		rt.serve(g, w, r, who)
 	}
 }
 

@@ -40,7 +40,8 @@ func keepsResponse(name string) bool {
 		"Content-Length", "Date", "Server", "Set-Cookie", "X-Request-Id", "Www-Authenticate", "Alt-Svc":
 		return false
 	}
-	return !strings.HasPrefix(name, "Access-Control-") && !strings.HasPrefix(name, "X-Vllmdeck-")
+	return !strings.HasPrefix(name, "Access-Control-") && !strings.HasPrefix(name, "X-Vllmdeck-") &&
+		!strings.HasPrefix(name, "X-Ratelimit-") // of our account with a provider, and not the client's limits
 }
 
 // named gives the headers that Connection names: they belong to one connection too.

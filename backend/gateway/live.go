@@ -1,6 +1,10 @@
 package gateway
 
-import "github.com/vllmdeck/vllmdeck/backend/api"
+import (
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
 
 // enter puts a call into the live view.
 func (g *Gateway) enter(c *call) {
@@ -65,6 +69,7 @@ func (g *Gateway) ended() {
 // InFlight appends what is in flight to dst, newest first. Of an open request Usage.Output is the
 // content events so far.
 func (g *Gateway) InFlight(dst []api.Request) []api.Request {
+	waiting := g.waiting(time.Now())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for c := g.last; c != nil; c = c.prev {
@@ -74,6 +79,9 @@ func (g *Gateway) InFlight(dst []api.Request) []api.Request {
 		c.mu.Unlock()
 		if n := c.tokens.Load(); n > 0 && r.Outcome == api.OutcomeOpen && r.UsageSource == api.UsageUnknown {
 			r.Usage.Output, r.UsageSource = n, api.UsageCounted
+		}
+		if at, ok := waiting[c]; ok {
+			r.Position, r.Wait, r.Queue = at.position, api.Span(at.wait), r.Queue+api.Span(at.sofar)
 		}
 		dst = append(dst, r)
 	}

@@ -21,6 +21,7 @@ const settle = 500 * time.Millisecond
 // one will come. Errors are *refusal, or the cause that ended the call.
 func (c *call) place(ctx context.Context) (Lease, error) {
 	q := c.g.queue(c.row.Model)
+	c.turns = q
 	if q.empty() {
 		if l, why := c.try(false); why.Picked() {
 			return l, nil
@@ -28,24 +29,22 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 			return Lease{}, c.nobody()
 		}
 	}
-	w, ok := q.join(len(c.tried) > 0, c.g.queueLimit())
-	if !ok {
-		return Lease{}, &refusal{
-			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
-			msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, c.g.queueLimit()),
-		}
+	w, err := c.join(q)
+	if err != nil {
+		return c.elsewhere(err)
 	}
 	c.g.queued.Add(1)
-	start := time.Now()
 	defer func() {
 		q.leave(w)
 		c.g.queued.Add(-1)
-		c.waited(time.Since(start))
+		c.waited(time.Since(w.since))
 	}()
-	limit := time.NewTimer(c.g.queueWait() - c.queue)
+	limit := time.NewTimer(c.mayWait() - c.queue)
 	defer limit.Stop()
 	select {
 	case <-w.first:
+	case <-w.out:
+		return c.elsewhere(c.crowded())
 	case <-limit.C:
 		return c.late()
 	case <-ctx.Done():
@@ -87,12 +86,16 @@ func (c *call) late() (Lease, error) {
 	if why.Picked() {
 		return l, nil
 	}
+	within := max(0, c.mayWait()).Round(10 * time.Millisecond)
+	if why == route.Full && c.g.TTFTTarget > 0 {
+		return Lease{}, c.slow(fmt.Sprintf("no worker became free within %v", within), 0)
+	}
 	r := &refusal{
 		status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon(),
-		msg: fmt.Sprintf("model %q: no worker became free within %v", c.row.Model, c.g.queueWait()),
+		msg: fmt.Sprintf("model %q: no worker became free within %v", c.row.Model, within),
 	}
 	if why == route.Starting {
-		r.msg = fmt.Sprintf("model %q: no worker became ready within %v (%s)", c.row.Model, c.g.queueWait(), c.states())
+		r.msg = fmt.Sprintf("model %q: no worker became ready within %v (%s)", c.row.Model, within, c.states())
 	}
 	return Lease{}, r
 }
@@ -103,9 +106,12 @@ func (c *call) nobody() error {
 		return c.last.refusal(c.row.Model, len(c.row.Attempts))
 	}
 	r := &refusal{status: http.StatusServiceUnavailable, kind: "server_error", code: "no_worker", final: true, retry: retrySoon()}
-	if states := c.states(); states == "" {
+	switch states := c.states(); {
+	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
+		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
+	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
-	} else {
+	default:
 		r.msg = fmt.Sprintf("model %q: no worker can serve and none is starting (%s): see \"vllmdeck worker list\"", c.row.Model, states)
 	}
 	return r
@@ -132,6 +138,12 @@ func (c *call) states() string {
 
 // try looks once.
 func (c *call) try(overflow bool) (Lease, route.Reason) {
+	c.look()
+	return c.pick(overflow)
+}
+
+// look takes a view of the candidates.
+func (c *call) look() {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
 	if c.sequel != nil { // a paid API is another model
 		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
@@ -142,13 +154,26 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
 	}
-	req := route.Request{Tried: c.tried, Overflow: overflow}
+}
+
+// pick chooses among the candidates of the last look and counts the call in there.
+func (c *call) pick(overflow bool) (Lease, route.Reason) {
+	req := route.Request{Tried: c.tried, Overflow: overflow, Busy: c.busy}
 	for {
 		i, why := route.Pick(req, c.cands, rand.Uint64())
 		if i < 0 {
 			return Lease{}, why
 		}
 		l, ok := c.g.Upstreams.Acquire(c.cands[i].ID)
+		if ok && l.Reserve != nil {
+			var err error
+			if l.Model, err = l.Reserve(c.need()); err != nil {
+				l.Report(route.Neutral)
+				l.Release()
+				c.cands[i].Ready, c.cands[i].State = false, err.Error()
+				continue
+			}
+		}
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider

@@ -202,9 +202,10 @@ func (c *call) edits(dst []edit, name string) []edit {
 	return dst
 }
 
-// path is the route's path at an upstream. A provider's base ends in /v1 already.
+// path is the route's path at an upstream whose base has the path prefix. As in OpenAI's clients, a
+// base with a path stands for /v1, whatever it is called: https://api.openai.com/v1, or /v1beta/openai.
 func (c *call) path(prefix string) string {
-	if prefix == "v1" || strings.HasSuffix(prefix, "/v1") {
+	if prefix != "" {
 		return strings.TrimPrefix(c.d.path, "/v1")
 	}
 	return c.d.path

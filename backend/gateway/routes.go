@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // routed is one route. There are no others, and no patterns: a path is served if it is in the table,
@@ -16,7 +18,7 @@ type routed struct {
 	method  string
 	open    bool     // needs no key
 	dialect *dialect // goes to a worker
-	serve   func(g *Gateway, w http.ResponseWriter, r *http.Request)
+	serve   func(g *Gateway, w http.ResponseWriter, r *http.Request, who caller)
 }
 
 var routes = func() map[string]*routed {
@@ -47,8 +49,8 @@ func (rt *routed) allow() string {
 	return rt.method
 }
 
-// models lists what clients may ask for, aliases too.
-func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
+// models lists what the client may ask for, aliases too.
+func (g *Gateway) models(w http.ResponseWriter, _ *http.Request, who caller) {
 	type model struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
@@ -62,7 +64,14 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
 	}{"list", []model{}}
+	var limits api.KeyLimits
+	if who.quota != nil {
+		limits = who.quota.bounds()
+	}
 	for _, m := range g.Upstreams.Models() {
+		if !g.mayUse(&limits, m.Name) {
+			continue
+		}
 		entry := model{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
 		if m.MaxLen > 0 {
 			entry.MaxLen = new(m.MaxLen)
@@ -77,7 +86,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
 }
 
 // health shows the whole state to this host, and to others only whether it is well.
-func (g *Gateway) health(w http.ResponseWriter, r *http.Request) {
+func (g *Gateway) health(w http.ResponseWriter, r *http.Request, _ caller) {
 	if g.Health == nil {
 		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "health is not known here"))
 		return
@@ -104,7 +113,7 @@ func local(r *http.Request) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-func (g *Gateway) costComparison(w http.ResponseWriter, r *http.Request) {
+func (g *Gateway) costComparison(w http.ResponseWriter, r *http.Request, _ caller) {
 	period := r.URL.Query().Get("period")
 	switch period {
 	case "":
@@ -126,7 +135,7 @@ func (g *Gateway) costComparison(w http.ResponseWriter, r *http.Request) {
 	reply200(w, v)
 }
 
-func (g *Gateway) metrics(w http.ResponseWriter, r *http.Request) {
+func (g *Gateway) metrics(w http.ResponseWriter, r *http.Request, _ caller) {
 	if g.Metrics == nil {
 		g.refuse(w, r, invalid(http.StatusNotFound, "not_found", "", "metrics are not kept here"))
 		return

@@ -32,6 +32,10 @@ type Lease struct {
 	Key       string // bearer token for the upstream; "" for none
 	Simulated bool
 	Client    *http.Client // to reach it with; nil: the gateway's own
+	// Reserve is called before the request is sent, if it is not nil: the upstream costs money by the
+	// request. It gives the name that it knows the model by; its error says in words for the client why
+	// the request may not be sent there.
+	Reserve func(n Need) (model string, err error)
 	// Release counts the request out and gives the worker time that falls to it. It may be
 	// called more than once; later calls give the first answer.
 	Release func() time.Duration
@@ -39,9 +43,20 @@ type Lease struct {
 	Report func(r route.Result)
 }
 
+// Need is what is known of a request that may be paid for.
+type Need struct {
+	ID        string // of the row
+	Route     string
+	Class     string
+	Model     string // as it resolved
+	Bytes     int    // of the body
+	MaxTokens int64  // that each answer may have; 0: it does not say
+	Answers   int    // that it asks for, at least 1
+}
+
 // Accounts is where requests are recorded. No method blocks.
 type Accounts interface {
-	// Open records that r was dispatched. r may change afterwards.
+	// Open records that r was dispatched; once more if it goes on to a provider. r may change afterwards.
 	Open(r *api.Request)
 	// Price fills the cost fields of r and its attempts from their usage and shares. A stream
 	// whose client wants cost_info is priced before its end, while its Outcome is still open; if

@@ -237,7 +237,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	f.at = c.at
+	f.at, f.paid = c.at, c.paid
 	why := c.continues(f)
 	if why == nil {
 		f.cut = true

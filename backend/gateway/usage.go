@@ -46,7 +46,11 @@ func costInfo(r *api.Request) api.CostInfo {
 	if r.UsageSource != api.UsageUpstream {
 		info.UsageSource = r.UsageSource
 	}
-	if r.Actual != nil && r.Would != nil {
+	if n := len(r.Attempts); n > 0 && r.Attempts[n-1].Provider {
+		info.Provider = r.Attempts[n-1].Upstream
+	}
+	// What a provider served replaced nothing: it was the paid call.
+	if info.Provider == "" && r.Actual != nil && r.Would != nil {
 		info.Savings = new(*r.Would - *r.Actual)
 		if *r.Would > 0 {
 			info.SavingsPercent = new(float64(int64(1e4*float64(*info.Savings)/float64(*r.Would))) / 100)

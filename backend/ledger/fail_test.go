@@ -114,6 +114,9 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 		l.Closed(request(strconv.Itoa(i)))
 	}
 	wait(t, "the error", func() bool { return strings.Contains(l.Status().Error, "memory") })
+	if l.Durable() {
+		t.Error("the ledger says that it keeps what it is told, but it is in memory alone")
+	}
 	l.Closed(request("one more"))
 	if s := l.Status(); s.Queued != 501 || s.Spooled != 0 {
 		t.Errorf("got %+v, want 501 queued", s)
@@ -121,6 +124,9 @@ func TestRowsWaitInMemoryWhenTheSpoolFailsToo(t *testing.T) {
 	release()
 	onDisk(t, l)
 	wait(t, "the error to go", func() bool { return l.Status().Error == "" })
+	if !l.Durable() {
+		t.Error("the ledger still says that it does not keep what it is told")
+	}
 	if n := total(t, l); n != 501 {
 		t.Errorf("got %d requests, want 501", n)
 	}

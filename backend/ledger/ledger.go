@@ -37,8 +37,9 @@ type Ledger struct {
 	where    int       // rows go: writing, spooling or remembering
 	closed   bool
 
-	mu    sync.Mutex // guards state
-	state api.Ledger
+	mu     sync.Mutex // guards the following
+	state  api.Ledger
+	adrift bool // rows wait in memory: neither database nor spool takes them
 }
 
 // Found is what Open met with.
@@ -149,7 +150,8 @@ func (l *Ledger) notice(format string, args ...any) {
 // Found says what Open met with.
 func (l *Ledger) Found() Found { return l.found }
 
-// Opened records that r was dispatched. It never blocks; r may change afterwards.
+// Opened records that r was dispatched, or that it now is with another upstream. It never blocks; r
+// may change afterwards. The Actual of a row of basis provider_price is what is reserved for it.
 func (l *Ledger) Opened(r api.Request) {
 	l.queue.put(opening(&r))
 }

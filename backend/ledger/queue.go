@@ -28,17 +28,15 @@ func newQueue() *queue {
 	return &queue{opened: map[string]int{}, workers: map[string]WorkerTime{}, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 }
 
-// put adds a row. One that is closed takes the place of itself as open, if that still waits:
-// then it is written once.
+// put adds a row. It takes the place of itself as open, if that still waits: then it is written
+// once.
 func (q *queue) put(r row) {
 	q.mu.Lock()
 	if i, ok := q.opened[r.ID]; ok {
-		if r.open() {
-			q.mu.Unlock()
-			return
-		}
 		q.rows[i] = r
-		delete(q.opened, r.ID)
+		if !r.open() {
+			delete(q.opened, r.ID)
+		}
 	} else {
 		if r.open() {
 			q.opened[r.ID] = len(q.rows)

@@ -71,6 +71,7 @@ type leg struct {
 	Share    int64  `json:"share"`
 	Actual   amount `json:"actual"`
 	Unknown  bool   `json:"actual_unknown"`
+	Held     amount `json:"held"` // of a provider: what it was at most, where Actual is not known
 }
 
 // account says how a row counts in sums.
@@ -81,15 +82,20 @@ type account struct {
 	WouldUnknown  bool `json:"would_unknown"`  // it earns, nobody knows how much
 }
 
-// opening is the row of a request that was dispatched: what is known of it by then.
+// opening is the row of a request that was dispatched: what is known of it by then. With a provider
+// this includes what is reserved for it, in place of the actual cost.
 func opening(r *api.Request) row {
-	return row{
+	w := row{
 		ID: clean(r.ID), Started: r.Started.UnixNano(), Queue: span(r.Queue),
 		shape: shape{
 			Route: clean(r.Route), Model: clean(r.Model), Worker: clean(r.Worker), Key: clean(r.Key), Class: clean(r.Class), Stream: r.Stream,
 			Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown, Basis: clean(r.Basis), Baseline: clean(r.Baseline), Simulated: r.Simulated,
 		},
 	}
+	if r.Basis == api.BasisProviderPrice {
+		w.Actual = amountOf(r.Actual)
+	}
+	return w
 }
 
 // newRow is the row of a request that has ended.
@@ -124,11 +130,13 @@ func newRow(r *api.Request) row {
 			l.Class = api.ClassRetry
 			l.Unknown = !l.Actual.known
 		}
-		// A worker failed before a provider served: its leg was not paid by the token.
-		if l.Basis == api.BasisProviderPrice && l.Share > 0 {
+		switch {
+		case a.Provider:
+			l.Basis, l.Held = api.BasisProviderPrice, amountOf(a.Held)
+		case l.Basis == api.BasisProviderPrice: // a worker failed before the provider served
 			l.Basis = api.BasisGPUTime
 		}
-		if !last || l.Upstream != w.Worker || l.Outcome != w.Outcome || l.Error != w.Error || l.Basis != w.Basis || l.Actual != w.Actual {
+		if !last || l.Held.known || l.Upstream != w.Worker || l.Outcome != w.Outcome || l.Error != w.Error || l.Basis != w.Basis || l.Actual != w.Actual {
 			w.Legs = append(w.Legs, l)
 		}
 	}
@@ -154,7 +162,7 @@ func (r *row) count(tried bool) account {
 		ActualUnknown: sent && !r.Actual.known,
 	}
 	if r.Outcome == api.OutcomeInterrupted {
-		a.ActualUnknown = r.Class == api.ClassFailover
+		a.ActualUnknown = r.Basis == api.BasisProviderPrice || r.Class == api.ClassFailover
 	}
 	a.WouldUnknown = a.Earning && metered && !r.Would.known
 	return a

@@ -15,6 +15,9 @@ import (
 //
 // From the second step on a request's row is also that of its last leg, share being that leg's:
 // attempt has only the legs before it, and a last one that differs.
+//
+// The actual of an open row is what is reserved for it at a provider. Where it turns out that the
+// cost of a leg there cannot be known, held is what it was at most.
 var migrations = []string{`
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
@@ -82,6 +85,9 @@ SELECT r.started, r.model, a.upstream, a.class, r.client_key, r.route, a.outcome
 FROM attempt a JOIN request r ON r.id = a.request_id WHERE a.class = 'retry';
 `, `
 ALTER TABLE request ADD COLUMN share BIGINT NOT NULL DEFAULT 0;
+`, `
+ALTER TABLE attempt ADD COLUMN held BIGINT;
+CREATE INDEX attempt_held ON attempt (request_id) WHERE held IS NOT NULL;
 `}
 
 var (
@@ -105,10 +111,11 @@ var (
 )
 
 var (
-	onOpen   = " ON CONFLICT (id) DO NOTHING"
+	onOpen = " ON CONFLICT (id) DO UPDATE SET " + set([]string{"worker", "class", "basis", "actual"}, "") +
+		" WHERE request.outcome = 'open'"
 	onClosed = " ON CONFLICT (id) DO UPDATE SET " + set(append(append([]string{}, shapeColumns...), ownColumns[1:]...), "") +
 		" WHERE request.outcome = 'open'"
-	insertAttempt = insert("attempt", []string{"request_id", "n", "upstream", "outcome", "error", "class", "basis", "share", "actual", "actual_unknown"}) +
+	insertAttempt = insert("attempt", []string{"request_id", "n", "upstream", "outcome", "error", "class", "basis", "share", "actual", "actual_unknown", "held"}) +
 		" ON CONFLICT (request_id, n) DO NOTHING"
 	addRollup = insert("rollup", append(append([]string{"hour"}, dimensions...), measures...)) +
 		" ON CONFLICT (hour, " + strings.Join(dimensions, ", ") + ") DO UPDATE SET " + set(measures, "rollup")

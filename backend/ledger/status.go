@@ -17,7 +17,7 @@ func (l *Ledger) report() {
 		now, text = spooling, "rows go to the spool: "+l.dbErr.Error()
 	}
 	l.mu.Lock()
-	l.state.Spooled, l.state.Error = l.spool.count, text
+	l.state.Spooled, l.state.Error, l.adrift = l.spool.count, text, now == remembering
 	l.mu.Unlock()
 	if now == l.where {
 		return
@@ -45,6 +45,14 @@ func (l *Ledger) healthy() bool {
 	l.flushing.Lock()
 	defer l.flushing.Unlock()
 	return l.retry.IsZero() && l.spool.count == 0
+}
+
+// Durable reports whether what is recorded reaches the disk, be it beside the database. While it
+// does not, money that is spent could be forgotten.
+func (l *Ledger) Durable() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.adrift
 }
 
 // Status is the state of the record now. Its Rows are requests that have ended.

@@ -235,7 +235,8 @@ func (w *writer) commit(ctx context.Context, groups [][]*row, workers []WorkerTi
 func (w *writer) writeLegs(ctx context.Context, tx *sql.Tx, r *row) error {
 	for i := range r.Legs {
 		l := &r.Legs[i]
-		if _, err := tx.StmtContext(ctx, w.attempt).ExecContext(ctx, r.ID, l.N, l.Upstream, l.Outcome, l.Error, l.Class, l.Basis, l.Share, l.Actual.arg(), flag(l.Unknown)); err != nil {
+		//nolint:sqlclosecheck // closed with tx
+		if _, err := tx.StmtContext(ctx, w.attempt).ExecContext(ctx, r.ID, l.N, l.Upstream, l.Outcome, l.Error, l.Class, l.Basis, l.Share, l.Actual.arg(), flag(l.Unknown), l.Held.arg()); err != nil {
 			return fmt.Errorf("write ledger attempt: %w", err)
 		}
 	}
@@ -278,6 +279,12 @@ func (w *writer) interrupt(ctx context.Context) (int64, error) {
 	b := newBatch(w.zone)
 	for i := range rows {
 		r := &rows[i]
+		if r.Actual.known {
+			// What it cost is not known, but what was reserved for it bounds that.
+			if _, err := tx.ExecContext(ctx, insertAttempt, r.ID, 0, r.Worker, api.OutcomeInterrupted, "", r.Class, r.Basis, 0, nil, 1, r.Actual.arg()); err != nil {
+				return 0, fmt.Errorf("mark interrupted requests: %w", err)
+			}
+		}
 		r.Outcome, r.UsageSource, r.Usage, r.Actual, r.Would = api.OutcomeInterrupted, api.UsageUnknown, api.Usage{}, amount{}, amount{}
 		r.account = r.count(true)
 		if _, err := tx.ExecContext(ctx, `UPDATE request SET outcome = $1, usage_source = $2, input = 0, cache_read = 0, cache_write = 0, output = 0, reasoning = 0,
@@ -297,7 +304,7 @@ func (w *writer) interrupt(ctx context.Context) (int64, error) {
 }
 
 func (w *writer) leftOpen(ctx context.Context) ([]row, error) {
-	found, err := w.db.QueryContext(ctx, "SELECT id, started, route, model, worker, client_key, class, basis, baseline, simulated FROM request WHERE outcome = 'open'")
+	found, err := w.db.QueryContext(ctx, "SELECT id, started, route, model, worker, client_key, class, basis, baseline, simulated, actual FROM request WHERE outcome = 'open'")
 	if err != nil {
 		return nil, fmt.Errorf("look for interrupted requests: %w", err)
 	}
@@ -306,9 +313,11 @@ func (w *writer) leftOpen(ctx context.Context) ([]row, error) {
 	for found.Next() {
 		var r row
 		var simulated int64
-		if err := found.Scan(&r.ID, &r.Started, &r.Route, &r.Model, &r.Worker, &r.Key, &r.Class, &r.Basis, &r.Baseline, &simulated); err != nil {
+		var actual sql.NullInt64
+		if err := found.Scan(&r.ID, &r.Started, &r.Route, &r.Model, &r.Worker, &r.Key, &r.Class, &r.Basis, &r.Baseline, &simulated, &actual); err != nil {
 			return nil, fmt.Errorf("look for interrupted requests: %w", err)
 		}
+		r.Actual = amount{api.Nanos(actual.Int64), actual.Valid}
 		r.Simulated = simulated != 0
 		rows = append(rows, r)
 	}

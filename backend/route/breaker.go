@@ -29,6 +29,10 @@ type Attempt uint64
 // Open reports whether requests must stay away at now.
 func (b *Breaker) Open(now time.Time) bool { return b.open && now.Before(b.until) }
 
+// Tripped reports whether the breaker has opened and no request has succeeded since. Between its
+// time and its probe it is so without being Open.
+func (b *Breaker) Tripped() bool { return b.open }
+
 // Begin notes that a request is sent at now. If the breaker was waiting for a probe, this
 // request is it, and the breaker is Open again until that ends.
 func (b *Breaker) Begin(now time.Time) Attempt {

@@ -11,6 +11,8 @@ type Candidate struct {
 	KV       float64 // share of its KV cache in use, 0..1; 0 where not known
 	Open     bool    // its breaker is open
 
+	Overload bool // a provider that may serve too when workers only have too much to do
+
 	Coming bool   // not Ready, but will be without anybody's doing: it starts, or will be started again
 	State  string // in a word, for messages: starting, failed, draining …
 }
@@ -19,4 +21,5 @@ type Candidate struct {
 type Request struct {
 	Tried    []string // upstreams that failed this request already
 	Overflow bool     // it has waited long enough: a provider may serve although a worker is only full or starting
+	Busy     bool     // a worker that it was sent to had too much to do
 }

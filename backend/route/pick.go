@@ -32,24 +32,28 @@ func (r Reason) Picked() bool { return r <= Failover }
 // A breaker never takes the last worker away: when every worker that is ready and was not tried
 // has an open one, they are all considered. A worker that is merely full is not passed over for
 // one whose breaker is open.
+//
+// A provider costs money: it serves when no worker can, which is at once if none is there, and
+// after the wait (Overflow) if one was coming. While workers only have too much to do, it takes one
+// that may serve then too (Overload).
 func Pick(req Request, cands []Candidate, rnd uint64) (int, Reason) {
-	if i, why := pick(req, cands, rnd, false); i >= 0 {
+	if i, why := pick(req, cands, rnd, false, false); i >= 0 {
 		return i, why
 	}
 	why := none(req, cands)
-	if why == Full || why == Starting {
-		if !req.Overflow {
-			return -1, why
-		}
+	if (why == Full || why == Starting) && !req.Overflow {
+		return -1, why
 	}
-	if i, _ := pick(req, cands, rnd, true); i >= 0 {
+	busy := why == Full || why == Tried && req.Busy
+	if i, _ := pick(req, cands, rnd, true, busy); i >= 0 {
 		return i, Failover
 	}
 	return -1, why
 }
 
-// pick chooses among the providers, or among the workers.
-func pick(req Request, cands []Candidate, rnd uint64, providers bool) (int, Reason) {
+// pick chooses among the workers, or among the providers; if the workers are only busy, among those
+// that may serve then.
+func pick(req Request, cands []Candidate, rnd uint64, providers, busy bool) (int, Reason) {
 	closed := false // somebody's breaker is closed
 	for i := range cands {
 		if c := &cands[i]; c.Provider == providers && !c.Open && c.Ready && !req.tried(c.ID) {
@@ -60,7 +64,7 @@ func pick(req Request, cands []Candidate, rnd uint64, providers bool) (int, Reas
 	best, ties, at := -1.0, 0, -1
 	for i := range cands {
 		c := &cands[i]
-		if c.Provider != providers || !c.Ready || c.full() || req.tried(c.ID) || c.Open && (closed || providers) {
+		if c.Provider != providers || !c.Ready || c.full() || req.tried(c.ID) || c.Open && (closed || providers) || busy && !c.Overload {
 			continue
 		}
 		switch s := Score(req, c); {

@@ -14,6 +14,7 @@ func TestPick(t *testing.T) {
 	away := func(c *Candidate) { c.Ready = false }
 	coming := func(c *Candidate) { c.Ready, c.Coming = false, true }
 	paid := func(c *Candidate) { c.Provider, c.MaxSeqs = true, 0 }
+	overload := func(c *Candidate) { c.Overload = true }
 	for _, tt := range []struct {
 		name  string
 		req   Request
@@ -42,7 +43,14 @@ func TestPick(t *testing.T) {
 		{"a provider when all workers are down", Request{}, []Candidate{with(ready("a"), away), with(ready("p"), paid)}, "p", Failover},
 		{"a provider when all workers failed it", Request{Tried: []string{"a"}}, []Candidate{ready("a"), with(ready("p"), paid)}, "p", Failover},
 		{"no provider while workers are only full", Request{}, []Candidate{with(ready("a"), full), with(ready("p"), paid)}, "", Full},
-		{"a provider once it has waited", Request{Overflow: true}, []Candidate{with(ready("a"), full), with(ready("p"), paid)}, "p", Failover},
+		{"a provider for overload once it has waited", Request{Overflow: true}, []Candidate{with(ready("a"), full), with(with(ready("p"), paid), overload)}, "p", Failover},
+		{"no provider that is only for outages, however long it waits", Request{Overflow: true}, []Candidate{with(ready("a"), full), with(ready("p"), paid)}, "", Full},
+		{"a provider for outages if none has come in time", Request{Overflow: true}, []Candidate{with(ready("a"), coming), with(ready("p"), paid)}, "p", Failover},
+		{"no provider while one comes", Request{}, []Candidate{with(ready("a"), coming), with(ready("p"), paid)}, "", Starting},
+		{"no provider for outages if a worker was too busy", Request{Tried: []string{"a"}, Busy: true}, []Candidate{ready("a"), with(ready("p"), paid)}, "", Tried},
+		{"a provider for overload if a worker was too busy", Request{Tried: []string{"a"}, Busy: true}, []Candidate{ready("a"), with(with(ready("p"), paid), overload)}, "p", Failover},
+		{"a provider alone", Request{}, []Candidate{with(ready("p"), paid)}, "p", Failover},
+		{"no provider that cannot", Request{}, []Candidate{with(with(ready("p"), paid), away)}, "", Down},
 		{"no provider with an open breaker", Request{}, []Candidate{with(ready("a"), away), with(with(ready("p"), paid), open)}, "", Down},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -223,6 +223,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			w.st.Phases = h.Phases
 		}
 		if l.spec.Labels[labelCommand] != w.plan.hash {
+			w.log.Warn("worker runs with an older command")
 			w.notice("warning", fmt.Sprintf("%s runs with an older command: \"vllmdeck worker restart %s\" applies the config", w.name, w.name))
 		}
 	case l.plan.kind != kindAttach:

@@ -84,6 +84,10 @@ func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	w.st.State, w.st.Since = api.Stopped, time.Now()
+	if p.kind != kindAttach || starts(p) {
+		// The loop adopts or starts it at once; a request that comes before that waits for it.
+		w.st.State = api.Starting
+	}
 	w.describe()
 	w.publish()
 	return w

@@ -28,7 +28,9 @@ var mayImport = map[string][]string{
 	"backend/quality":              {},
 	"backend/sim":                  {},
 	"backend/gateway":              {"backend/route"},
+	"backend/keys":                 {},
 	"backend/ledger":               {"backend/cost"},
+	"backend/provider":             {"backend/cost"},
 	"backend/launch":               {"config"},
 	"backend/worker":               {"config", "backend/launch", "metrics"},
 	"backend":                      {"*"},
@@ -39,7 +41,7 @@ var mayImport = map[string][]string{
 
 // testPackages hold suites that tests of several packages run; nothing of the product imports
 // them.
-var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/sim/simtest"}
+var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/provider/providertest", "backend/sim/simtest"}
 
 func TestImportDirections(t *testing.T) {
 	type pkg struct {

@@ -110,7 +110,7 @@ func checkConfig(named string, prices priceLookup) verdict {
 		return v
 	}
 	v.File = path
-	c, err := config.Reader{Prices: config.PriceLookup(prices)}.Load(path)
+	c, err := config.Reader{Prices: config.PriceLookup(prices), Keys: madeKeys}.Load(path)
 	if errors.As(err, &v.Problems) {
 		return v
 	}
@@ -125,7 +125,7 @@ func checkConfig(named string, prices priceLookup) verdict {
 func (v *verdict) describe(c *config.Config, pricesKnown bool) {
 	v.OK = true
 	v.Warnings = append(v.Warnings, c.Warnings...)
-	v.Listen, v.Exposed, v.Keys, v.TLS, v.State = c.Listen, c.Exposed(), len(c.Keys), c.TLS != nil, c.State
+	v.Listen, v.Exposed, v.Keys, v.TLS, v.State = c.Listen, c.Exposed(), len(c.Keys)+goodKeys(c.State), c.TLS != nil, c.State
 	for _, name := range c.ModelNames() {
 		m := c.Model(name)
 		check := modelCheck{Name: name, Aliases: m.Aliases, Baseline: m.Baseline}

@@ -46,7 +46,7 @@ func (r *rig) nothingLeft() {
 	began := time.Now()
 	for {
 		left = nil
-		for _, pid := range markedProcesses(r.t, "XDG_RUNTIME_DIR="+r.dir) {
+		for _, pid := range r.processes() {
 			text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 			left = append(left, strings.ReplaceAll(string(text), "\x00", " "))
 		}

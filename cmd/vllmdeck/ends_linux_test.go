@@ -110,7 +110,7 @@ func TestServeWorkersStopEndsThem(t *testing.T) {
 			t.Errorf("%s (pid %d) runs although the engine has ended", name, pid)
 		}
 	}
-	until(t, 5*time.Second, "no process of it is left", func() bool { return len(markedProcesses(t, "XDG_RUNTIME_DIR="+r.dir)) == 0 })
+	until(t, 5*time.Second, "no process of it is left", func() bool { return len(r.processes()) == 0 })
 }
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {

@@ -291,9 +291,7 @@ func controlSocket(state string) (string, error) {
 
 // answers says whether somebody accepts connections on a unix socket.
 func answers(socket string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer cancel()
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	c, err := (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(context.Background(), "unix", socket)
 	if err != nil {
 		return false
 	}

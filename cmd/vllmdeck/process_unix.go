@@ -51,5 +51,5 @@ func freeSpace(dir string) (int64, bool) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, false
 	}
-	return int64(st.Bavail) * int64(st.Bsize), true //nolint:unconvert // their types differ by system
+	return int64(st.Bavail) * int64(st.Bsize), true //nolint:unconvert // not an int64 everywhere
 }

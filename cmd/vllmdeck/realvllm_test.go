@@ -204,7 +204,7 @@ func TestRealVLLMOneWorker(t *testing.T) {
 	t.Run("stop leaves no process", func(t *testing.T) {
 		r.run("stop", "--yes")
 		<-engine.done
-		if pids := markedProcesses(t, "VLLMDECK_WORKER_ID="); len(pids) > 0 {
+		if pids := r.processes(); len(pids) > 0 {
 			t.Errorf("processes are left: %v", pids)
 		}
 	})
@@ -292,7 +292,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 		t.Errorf("pid %d, restarts %d; want a new pid and 1 restart", again.PID, again.Restarts)
 	}
 	r.run("stop", "--yes")
-	if pids := markedProcesses(t, "VLLMDECK_WORKER_ID="); len(pids) > 0 {
+	if pids := r.processes(); len(pids) > 0 {
 		t.Errorf("processes are left: %v", pids)
 	}
 }

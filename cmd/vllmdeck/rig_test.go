@@ -128,6 +128,12 @@ func killMarked(t *testing.T, dir string) {
 	}
 }
 
+// processes lists everything that the rig has started and that lives.
+func (r *rig) processes() []int {
+	r.t.Helper()
+	return markedProcesses(r.t, "XDG_RUNTIME_DIR="+filepath.Join(r.dir, "run"))
+}
+
 // markedProcesses lists live processes whose environment holds a text. It needs /proc.
 func markedProcesses(t *testing.T, marker string) (pids []int) {
 	t.Helper()

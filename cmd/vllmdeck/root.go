@@ -40,7 +40,7 @@ Without a terminal it serves in the foreground instead, or prints the status.`,
 	f.register(root)
 	root.AddCommand(
 		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), logsCmd(g), promptCmd(g),
-		stopCmd(g), restartCmd(g), reloadCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
+		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
 	)
 	return root
 }
@@ -110,7 +110,7 @@ func runConfig(cmd *cobra.Command, path string, f *consoleFlags) error {
 
 // loadConfig reads a config; its mistakes are a usage error.
 func loadConfig(path string) (*config.Config, error) {
-	cfg, err := config.Reader{Prices: cost.Embedded().Known}.Load(path)
+	cfg, err := config.Reader{Prices: cost.Embedded().Known, Keys: madeKeys}.Load(path)
 	if err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
 	}

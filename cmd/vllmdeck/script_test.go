@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return !ok || free >= cpuDiskBytes, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"rc": cmdRC, "await": cmdAwait, "pid": cmdPID, "alive": cmdAlive, "signal": cmdSignal, "get": cmdGet, "mode": cmdMode,
+			"rc": cmdRC, "await": cmdAwait, "pid": cmdPID, "alive": cmdAlive, "signal": cmdSignal, "get": cmdGet, "ask": cmdAsk, "mode": cmdMode,
 		},
 	})
 }
@@ -93,7 +93,7 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 }
 
 // cmdAwait waits for what will be: "await engine", "await w0 ready", "await w0 gone",
-// "await prompt cancelled" (the newest), "await file PATH REGEXP".
+// "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | file PATH REGEXP")
@@ -128,6 +128,14 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			return fmt.Errorf("prompts are %+v", s.Prompts)
 		}
 		return nil
+	}
+	if args[0] == "used" {
+		for _, k := range s.Keys {
+			if k.Name == args[1] && strconv.FormatInt(k.Use.Requests, 10) == args[2] {
+				return nil
+			}
+		}
+		return fmt.Errorf("keys are %+v", s.Keys)
 	}
 	w, ok := findWorker(s, args[0])
 	switch {
@@ -186,6 +194,29 @@ func cmdGet(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("answer"), text, 0o600))
 	ts.Logf("HTTP %d\n%s", resp.StatusCode, text)
+}
+
+// cmdAsk sends a prompt with the key in a file ("-": none) and wants a status: "ask 200 KEYFILE".
+func cmdAsk(ts *testscript.TestScript, _ bool, args []string) {
+	s, err := engineOf(ts)
+	ts.Check(err)
+	req, err := http.NewRequest(http.MethodPost, s.Engine.URL+"/v1/chat/completions", strings.NewReader(`{"messages":[{"role":"user","content":"hi"}],"max_tokens":4}`))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	if args[1] != "-" {
+		text, err := os.ReadFile(ts.MkAbs(args[1]))
+		ts.Check(err)
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(text)))
+	}
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), text, 0o600))
+	if got := strconv.Itoa(resp.StatusCode); got != args[0] {
+		ts.Fatalf("HTTP %s, want %s: %s", got, args[0], text)
+	}
 }
 
 // cmdMode wants a file mode: "mode 0700 PATH".

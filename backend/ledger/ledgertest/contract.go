@@ -76,6 +76,51 @@ func unknown(t *testing.T, l Ledger) {
 	}
 }
 
+func paid(t *testing.T, l Ledger) {
+	leg := func(upstream string, actual, held *api.Nanos) api.Attempt {
+		return api.Attempt{Upstream: upstream, Provider: upstream != "w0", Outcome: api.OutcomeError, Actual: actual, Held: held}
+	}
+	call := func(id string, started time.Time, legs ...api.Attempt) {
+		r := Request(id, started)
+		last := legs[len(legs)-1]
+		r.Attempts, r.Worker, r.Class, r.Basis, r.Actual = legs, last.Upstream, api.ClassFailover, api.BasisProviderPrice, last.Actual
+		l.Closed(r)
+	}
+	n := func(v api.Nanos) *api.Nanos { return &v }
+	call("a", noon, leg("openai", n(40), nil))
+	call("b", noon.Add(time.Hour), leg("w0", n(5), nil), leg("openai", n(2), nil)) // the worker's part is worker time
+	call("c", noon.AddDate(0, 0, 1), leg("openai", nil, n(900)))                   // cut off: at most 900
+	call("d", noon, leg("openai", nil, n(30)), leg("other", nil, nil))             // two in vain
+	call("e", noon, leg("w0", nil, nil), leg("other", n(1), nil))                  // a worker without a rate
+	l.Closed(Request("f", noon))                                                   // no provider
+	tester := Request("g", noon)
+	tester.Class, tester.Basis, tester.Worker, tester.Attempts = api.ClassTester, api.BasisProviderPrice, "openai", []api.Attempt{leg("openai", n(100), nil)}
+	l.Closed(tester)
+	Wait(t, l)
+	want(t, "paid calls", paidBy(t, l), []string{"openai 2026-11-24 172 0", "openai 2026-11-25 900 0", "other 2026-11-24 1 1"})
+	m := money(t, l, noon.Add(-time.Hour), noon.Add(2*time.Hour), false)
+	if m.Paid != nil {
+		t.Errorf("paid in all: got %s, want unknown while a part is", show(m.Paid))
+	}
+	if m := money(t, l, noon.Add(time.Hour), noon.Add(2*time.Hour), false); show(m.Paid) != "2" || m.Shares != 5 {
+		t.Errorf("in the second hour: got %s paid and %d of workers, want 2 and 5", show(m.Paid), m.Shares)
+	}
+}
+
+// paidBy writes what providers cost as provider, day, amount, calls of unknown cost.
+func paidBy(t *testing.T, l Ledger) []string {
+	t.Helper()
+	found, err := l.Paid(context.Background(), noon.AddDate(0, 0, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, p := range found {
+		out = append(out, fmt.Sprintf("%s %s %d %d", p.Provider, p.Day, p.Amount, p.Unknown))
+	}
+	return out
+}
+
 func refused(t *testing.T, l Ledger) {
 	r := api.Request{ID: "a", Started: noon, Route: "chat", Model: "m", Class: api.ClassServed, Outcome: api.OutcomeRejected, Status: 429, UsageSource: api.UsageUnknown}
 	l.Closed(r)
@@ -324,7 +369,9 @@ func interrupted(t *testing.T, open Open) {
 	stop := start(t, l)
 	l.Opened(Request("a", noon))
 	paid := Request("b", noon)
-	paid.Class = api.ClassFailover
+	l.Opened(paid)
+	Wait(t, l)
+	paid.Worker, paid.Class, paid.Basis, paid.Actual = "openai", api.ClassFailover, api.BasisProviderPrice, api.Ptr(api.Nanos(7000)) // moved on; so much is reserved
 	l.Opened(paid)
 	l.Closed(Request("c", noon))
 	Wait(t, l)
@@ -343,6 +390,9 @@ func interrupted(t *testing.T, open Open) {
 	want(t, "by class", lines(rows, "class"), []string{"failover 1 unknown unknown", "served 2 100 1000"})
 	if rows[1].Interrupted != 1 || rows[1].Unmetered != 1 {
 		t.Errorf("got %d interrupted and %d unmetered, want 1 and 1", rows[1].Interrupted, rows[1].Unmetered)
+	}
+	if got := paidBy(t, l); !slices.Equal(got, []string{"openai 2026-11-24 7000 0"}) {
+		t.Errorf("paid calls: got %q, want at most what was reserved", got)
 	}
 	l.Closed(Request("a", noon)) // too late: it has been counted
 	want(t, "after a late close", lines(spend(t, l, "outcome"), "outcome"), []string{"interrupted 2 unknown unknown", "ok 1 100 1000"})

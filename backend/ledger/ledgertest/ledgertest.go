@@ -24,6 +24,7 @@ type Ledger interface {
 	Found() ledger.Found
 	Spend(ctx context.Context, q api.Query) ([]api.Row, error)
 	Money(ctx context.Context, from, to time.Time, simulated bool) (*ledger.Totals, error)
+	Paid(ctx context.Context, from time.Time) ([]ledger.Paid, error)
 	Savings(ctx context.Context, from, to time.Time, buckets int, simulated bool) (api.Series, error)
 }
 
@@ -39,6 +40,7 @@ func Run(t *testing.T, open Open) {
 		{"a request is counted once however often it is told", once},
 		{"a leg on a worker that failed is class retry", retry},
 		{"what is not known is nil and not 0", unknown},
+		{"what providers cost is told by day, at most", paid},
 		{"what was refused costs nothing", refused},
 		{"simulated and real are never in one row", simulated},
 		{"groups are those asked for", groups},

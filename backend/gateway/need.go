@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"strconv"
+
+	"github.com/tidwall/gjson"
+)
+
+// need is what is known of the call's cost before it is sent. Of several limits to an answer, and of
+// one that stands twice, the greatest counts: which one the upstream takes is not known.
+func (c *call) need() Need {
+	n := Need{ID: c.row.ID, Route: c.d.name, Class: c.row.Class, Model: c.row.Model, Bytes: len(c.req.body), Answers: min(c.req.n, 1<<20)}
+	_ = members(c.req.body, func(raw []byte, m member) error { // it was read before, without an error
+		key := string(unescape(raw))
+		switch key {
+		case "max_tokens", "max_completion_tokens", "max_output_tokens", "best_of":
+		default:
+			return nil
+		}
+		v, err := strconv.ParseInt(string(m.raw(c.req.body)), 10, 64)
+		switch {
+		case err != nil || v <= 0: // the upstream refuses it in its own words
+		case key == "best_of":
+			n.Answers = max(n.Answers, int(min(v, 1<<20)))
+		default:
+			n.MaxTokens = max(n.MaxTokens, v)
+		}
+		return nil
+	})
+	if c.d.name == "completions" {
+		n.Answers *= c.req.prompts()
+	}
+	return n
+}
+
+// prompts is how many prompts a request for completions has: each gets its own answers. A list of
+// numbers is one prompt in tokens.
+func (q *request) prompts() int {
+	if q.inputAt.value == 0 {
+		return 1
+	}
+	v := gjson.ParseBytes(q.inputAt.raw(q.body))
+	if !v.IsArray() {
+		return 1
+	}
+	n := 0
+	v.ForEach(func(_, p gjson.Result) bool {
+		if p.Type == gjson.Number {
+			n = 1
+			return false
+		}
+		n++
+		return true
+	})
+	return max(n, 1)
+}

@@ -1,0 +1,160 @@
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// TestSnapshotSize fills every part of an engine with 16 workers in the middle of an outage: each
+// request failed on several workers, with long errors.
+func TestSnapshotSize(t *testing.T) {
+	const limit = 256 << 10
+	var b strings.Builder
+	b.WriteString("workers:\n")
+	for i := range 16 {
+		fmt.Fprintf(&b, "  - {name: worker-number-%d, model: some/quite-long-model-name-70b-instruct, attach: \"http://127.0.0.1:%d\", gpus: 1}\n", i, 20000+i)
+	}
+	e := idleEngine(t, b.String())
+	now := time.Now()
+	long := strings.Repeat("it ended the answer in the middle, ünd sö ön; ", 30)[:1000]
+	for i := range 200 {
+		r := &api.Request{
+			ID: fmt.Sprintf("01M87H67T7925N7AKFR1QF%04d", i), Started: now.Add(-time.Duration(i) * time.Second), Route: "completions",
+			Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Key: "the-key-of-a-team", Class: api.ClassServed, Stream: true,
+			Outcome: api.OutcomeError, Status: 502, Error: long, Finish: "tool_calls", UsageSource: api.UsageUpstream,
+			Usage: api.Usage{Input: 123456, CacheRead: 123456, Output: 123456, Reasoning: 123456},
+			Queue: 123456789, TTFT: 123456789, Duration: 123456789012, ITL: 12345678, MaxGap: 123456789,
+		}
+		for range 4 {
+			r.Attempts = append(r.Attempts, api.Attempt{Upstream: "worker-number-11", Outcome: api.OutcomeError, Error: long, Share: 123456789})
+		}
+		e.pricing.Load().price(r)
+		e.recent.add(r)
+		e.notices.add(api.Notice{Level: "error", Text: long, Worker: "worker-number-11"})
+	}
+	for i := range maxPrompts {
+		e.tester.runs = append(e.tester.runs, &promptRun{state: api.Prompt{
+			ID: fmt.Sprint(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
+			Error: long, Started: now,
+		}})
+	}
+	s := e.build(now)
+	noise := func(n int) api.Series {
+		out := make(api.Series, n)
+		for i := range out {
+			out[i] = 1234.5678 * math.Sqrt(float64(i)+0.1)
+		}
+		return out
+	}
+	for i := range s.Windows {
+		w := &s.Windows[i]
+		for _, to := range []*api.Series{&w.Requests, &w.Errors, &w.Output, &w.Prompt, &w.InFlight, &w.TTFT50, &w.TTFT95, &w.E2E95, &w.ITL95, &w.Savings} {
+			*to = noise(120)
+		}
+	}
+	for i := range s.Workers {
+		w := &s.Workers[i]
+		w.Trend, w.Error, w.Remedy = noise(60), long[:600], long[:600]
+		w.Command = strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40))
+		for range 6 {
+			w.Phases = append(w.Phases, api.PhaseTime{Name: api.PhaseWeights, Seconds: 123.456789, Done: true})
+		}
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) >= limit {
+		t.Errorf("the snapshot has %d bytes, want less than %d:%s", len(text), limit, sizes(t, text))
+	}
+	if len(s.Requests) < 40 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
+		t.Errorf("it has %d requests, %d notices and %d windows, want at least 40 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
+	}
+	if got := s.Requests[0].Error; len(got) < 490 || strings.Contains(got, "\ufffd") {
+		t.Errorf("the newest error is cut to %d bytes, or within a character: %q", len(got), got)
+	}
+	if got, _ := e.recent.find(s.Requests[0].ID); got.Error != long || got.Attempts[0].Error != long || got.Prices == nil {
+		t.Error("the request that is kept was cut too")
+	}
+}
+
+// sizes says how many bytes each part of a JSON object takes.
+func sizes(t *testing.T, text []byte) string {
+	var parts map[string]json.RawMessage
+	if err := json.Unmarshal(text, &parts); err != nil {
+		t.Fatal(err)
+	}
+	out := ""
+	for name, part := range parts {
+		out += fmt.Sprintf(" %s %d", name, len(part))
+	}
+	return out
+}
+
+func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
+	var all []api.Request
+	for range maxRequests {
+		all = append(all, api.Request{Attempts: []api.Attempt{{Upstream: "w0"}}})
+	}
+	if got := len(trim(all)); got != maxRequests {
+		t.Errorf("%d of %d are shown", got, maxRequests)
+	}
+}
+
+func TestAnEmptyListIsNoNull(t *testing.T) {
+	text, err := json.Marshal(idleEngine(t, "workers: [{name: w0, model: toy, attach: \"http://127.0.0.1:1\"}]").build(time.Now()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts map[string]json.RawMessage
+	if err := json.Unmarshal(text, &parts); err != nil {
+		t.Fatal(err)
+	}
+	for name, part := range parts {
+		if string(part) == "null" {
+			t.Errorf("%s is null: a script that loops over it would fail", name)
+		}
+	}
+}
+
+func TestALedgerThatCannotBeWrittenIsANoticeUntilItCan(t *testing.T) {
+	var b noticeBoard
+	broken := api.Notice{Level: "error", Text: "cannot be written"}
+	for i, step := range []struct {
+		n    api.Notice
+		news bool
+		want string
+	}{
+		{api.Notice{}, false, "[]"},
+		{broken, true, "[cannot be written true]"},
+		{broken, false, "[cannot be written true]"},
+		{api.Notice{Level: "error", Text: "worse"}, true, "[worse true][cannot be written false]"},
+		{api.Notice{}, true, "[worse false][cannot be written false]"},
+		{api.Notice{}, false, "[worse false][cannot be written false]"},
+	} {
+		news := b.set("ledger", step.n)
+		got := ""
+		for _, n := range b.list() {
+			got += fmt.Sprintf("[%s %v]", n.Text, n.Active)
+		}
+		if got == "" {
+			got = "[]"
+		}
+		if news != step.news || got != step.want {
+			t.Errorf("step %d: news %v, notices %s; want %v, %s", i, news, got, step.news, step.want)
+		}
+	}
+	b.set("ledger", broken)
+	for range 2 * maxNotices {
+		b.add(api.Notice{Text: "something else"})
+	}
+	if list := b.list(); len(list) != maxNotices || !list[maxNotices-1].Active {
+		t.Errorf("%d notices, the last %+v: want %d, and that what is still true stays", len(list), list[len(list)-1], maxNotices)
+	}
+}

@@ -1,0 +1,71 @@
+package backend
+
+import (
+	"slices"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
+)
+
+// A snapshot has a size that it keeps to, also in an outage, when every request, worker and prompt
+// test has an error to tell. Foreign texts are whole until a part's room for them is used up, and
+// from there on in short. The ledger and the logs have them all.
+const (
+	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize
+	errorsRoom   = 24 << 10 // of the errors in them
+	noticesRoom  = 16 << 10
+	promptsRoom  = 4 << 10
+)
+
+// requestSize is about how many bytes of JSON a request takes, each attempt attemptSize more,
+// without its errors.
+const (
+	requestSize = 560
+	attemptSize = 140
+)
+
+// fitter shortens texts to most bytes each while there is room for all, and then to least.
+type fitter struct{ room, most, least int }
+
+func (f *fitter) fit(text string) string {
+	text = shorten(text, min(max(f.room, f.least), f.most))
+	f.room -= len(text)
+	return text
+}
+
+// trim makes requests fit for a snapshot. The last ones go if there is no room for them.
+func trim(requests []api.Request) []api.Request {
+	f := fitter{errorsRoom, 500, 60}
+	room := requestsRoom
+	for i := range requests {
+		r := &requests[i]
+		r.Prices, r.PriceVersion = nil, "" // the ledger's; a snapshot has the baseline's once, in Money
+		r.Error = f.fit(r.Error)
+		r.Attempts = slices.Clone(r.Attempts) // they belong to the request that is kept
+		room -= requestSize + attemptSize*len(r.Attempts) + len(r.Error)
+		for j := range r.Attempts {
+			a := &r.Attempts[j]
+			a.Error = f.fit(a.Error)
+			room -= len(a.Error)
+		}
+		if room < 0 {
+			return requests[:i]
+		}
+	}
+	return requests
+}
+
+func trimNotices(notices []api.Notice) []api.Notice {
+	f := fitter{noticesRoom, maxNoticeText, 100}
+	for i := range notices {
+		notices[i].Text = f.fit(notices[i].Text)
+	}
+	return notices
+}
+
+func trimPrompts(prompts []api.Prompt) []api.Prompt {
+	f := fitter{promptsRoom, 500, 100}
+	for i := range prompts {
+		prompts[i].Error = f.fit(prompts[i].Error)
+	}
+	return prompts
+}
