@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -130,6 +131,7 @@ type cutter struct {
 }
 
 func (c *cutter) before(t *testing.T, url string) string {
+	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -147,9 +149,7 @@ func (c *cutter) before(t *testing.T, url string) string {
 			return
 		}
 		defer resp.Body.Close()
-		for name, v := range resp.Header {
-			w.Header()[name] = v
-		}
+		maps.Copy(w.Header(), resp.Header)
 		w.WriteHeader(resp.StatusCode)
 		first := bytes.Contains(body, []byte(`"stream":true`)) && !bytes.Contains(body, []byte(`"continue_final_message":true`))
 		after := c.after.Load()
