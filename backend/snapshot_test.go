@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestSnapshotSize(t *testing.T) {
 	}
 	for i := range maxPrompts {
 		e.tester.runs = append(e.tester.runs, &promptRun{state: api.Prompt{
-			ID: fmt.Sprint(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
+			ID: strconv.Itoa(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
 			Error: long, Started: now,
 		}})
 	}
@@ -91,9 +92,11 @@ func sizes(t *testing.T, text []byte) string {
 		t.Fatal(err)
 	}
 	out := ""
+	var outSb94 strings.Builder
 	for name, part := range parts {
-		out += fmt.Sprintf(" %s %d", name, len(part))
+		outSb94.WriteString(fmt.Sprintf(" %s %d", name, len(part)))
 	}
+	out += outSb94.String()
 	return out
 }
 
@@ -140,9 +143,11 @@ func TestALedgerThatCannotBeWrittenIsANoticeUntilItCan(t *testing.T) {
 	} {
 		news := b.set("ledger", step.n)
 		got := ""
+		var gotSb143 strings.Builder
 		for _, n := range b.list() {
-			got += fmt.Sprintf("[%s %v]", n.Text, n.Active)
+			gotSb143.WriteString(fmt.Sprintf("[%s %v]", n.Text, n.Active))
 		}
+		got += gotSb143.String()
 		if got == "" {
 			got = "[]"
 		}

@@ -32,7 +32,6 @@ type upstream struct {
 	alone   time.Time   // it asked to be left alone until then
 	born    time.Time   // when the process that meter is for started
 	meter   *cost.Meter // of that process alone
-	start   startTime
 }
 
 // meterOf gives the meter of the process that started at born. An earlier process's meter stops.
@@ -186,7 +185,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || s.start.comesWithin(w, n.wait, now)), State: stateWord(w, busy),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
 		})
 	}
 	return dst

@@ -60,11 +60,12 @@ func (c *call) mayWait() time.Duration {
 	return limit
 }
 
-// elsewhere sends a call that may not wait in line to a provider; why is its answer where there
-// is none. Workers are not looked at: what becomes free there is for those who wait.
+// elsewhere sends a call that may not wait in line to a provider, if one may serve it; why is its
+// answer where none may. Workers are left to those who wait.
 func (c *call) elsewhere(why error) (Lease, error) {
 	c.look()
-	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider })
+	busy := slices.ContainsFunc(c.cands, func(o route.Candidate) bool { return o.Ready && !o.Provider })
+	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider || busy && !o.Overload })
 	if l, reason := c.pick(true); reason.Picked() {
 		return l, nil
 	}

@@ -25,7 +25,7 @@ func (c *call) need() Need {
 		default:
 			n.MaxTokens = max(n.MaxTokens, v)
 		}
-		return nil
+		return nil //nolint:nilerr // what cannot be read is the upstream's to refuse
 	})
 	if c.d.name == "completions" {
 		n.Answers *= c.req.prompts()

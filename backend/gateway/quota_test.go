@@ -568,24 +568,21 @@ func TestStreamsAndAnthropicTellOfLimitsToo(t *testing.T) {
 
 func TestWhatARequestMayUse(t *testing.T) {
 	for body, want := range map[string]int64{
-		`{"messages":[]}`:                     -1,
+		`{"messages":[]}`:                     0,
 		`{"max_tokens":5}`:                    5,
 		`{"max_completion_tokens":7}`:         7,
 		`{"max_output_tokens":9}`:             9,
 		`{"max_tokens":5,"max_tokens":500}`:   500,
 		`{"max_tokens":500,"max_tokens":5}`:   500,
 		`{"max_\u0074okens":6}`:               6,
-		`{"max_tokens":null}`:                 -1,
-		`{"max_tokens":"5"}`:                  -1,
-		`{"max_tokens":-5}`:                   -1,
-		`{"metadata":{"max_tokens":5}}`:       -1,
-		`{"max_tokens":99999999999999999999}`: -1,
+		`{"max_tokens":null}`:                 0,
+		`{"max_tokens":"5"}`:                  0,
+		`{"max_tokens":-5}`:                   0,
+		`{"metadata":{"max_tokens":5}}`:       0,
+		`{"max_tokens":99999999999999999999}`: 0,
 	} {
-		q := request{body: []byte(body)}
-		got, said := q.maxTokens()
-		if !said {
-			got = -1
-		}
+		c := call{req: request{body: []byte(body), n: 1}, d: &dialects[0], row: &api.Request{}}
+		got := c.need().MaxTokens
 		if got != want {
 			t.Errorf("%s: %d, want %d", body, got, want)
 		}

@@ -161,10 +161,10 @@ type endpoint struct {
 func newEndpoint(s Spec) (*endpoint, error) {
 	base, err := url.Parse(strings.TrimRight(s.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("provider %s: want an http or https address under url:", s.Name)
+		return nil, fmt.Errorf("provider %s: want an http or https address under \"url:\"", s.Name)
 	}
 	if len(s.Models) == 0 {
-		return nil, fmt.Errorf("provider %s: no model: set models:", s.Name)
+		return nil, fmt.Errorf("provider %s: no model: set \"models:\"", s.Name)
 	}
 	s.Models = maps.Clone(s.Models)
 	return &endpoint{spec: s, base: base, transport: newTransport()}, nil
