@@ -134,7 +134,7 @@ func TestTokensPerMinuteAreHeldWhileInFlight(t *testing.T) {
 			t.Errorf("first: %d %s", got.status, got.body)
 		}
 	})
-	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.opened == 1 })
+	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.dispatched() == 1 })
 	got := r.post(t, "/v1/chat/completions", body, as("vd_ci_x")...)
 	if got.status != 429 || codeOf(got) != "rate_limit_exceeded" || gjson.Get(got.body, "error.type").Str != "tokens" || !strings.Contains(got.body, "held for requests in flight") {
 		t.Errorf("while 600 are held: %d %s, want 429", got.status, got.body)
