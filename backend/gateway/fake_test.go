@@ -156,13 +156,6 @@ func (p *pool) Open(*api.Request) {
 	p.opened++
 }
 
-// dispatched is how many rows were opened.
-func (p *pool) dispatched() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.opened
-}
-
 func (p *pool) Price(r *api.Request) {
 	if p.price != nil {
 		p.price(r)
