@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -198,7 +199,10 @@ func (c *cutter) before(t *testing.T, url string) string {
 // TestRealVLLMContinues loses answers of real workers in their middle: by a cutting proxy, and by kill -9.
 func TestRealVLLMContinues(t *testing.T) {
 	dir := realVLLM(t)
-	r := newRig(t, realConfig(dir, cpuModel, 2))
+	r := newRig(t, func(state string) string {
+		// Longer than it takes to find a hang: that, not the idle limit, is what moves requests away.
+		return strings.Replace(realConfig(dir, cpuModel, 2)(state), "queue_wait: 3m", "queue_wait: 3m, idle_timeout: 5m", 1)
+	})
 	r.serve()
 	r.awaitReady("w0")
 	r.awaitReady("w1")
@@ -321,6 +325,53 @@ func TestRealVLLMContinues(t *testing.T) {
 				r.awaitReady(victim)
 			}
 		}
+	})
+
+	t.Run("frozen", func(t *testing.T) {
+		for _, name := range []string{"w0", "w1"} {
+			r.until(2*time.Minute, name+" is ready", func() bool { return r.worker(name).State == api.Ready })
+		}
+		url := r.snapshot().Engine.URL
+		story := body("Write a long story about a river and a bridge.", 160)
+		want := askTold(t, r.worker("w0").URL, "/v1/chat/completions", story, nil)
+		victim, restarts := "", 0
+		var frozen time.Time
+		var moved time.Duration
+		got := askTold(t, url, "/v1/chat/completions", story, func(n int) {
+			if gap := time.Since(frozen); victim != "" && moved == 0 && gap > 5*time.Second {
+				moved = gap
+			}
+			if n != 20 {
+				return
+			}
+			for _, w := range r.snapshot().Workers {
+				if w.InFlight > 0 {
+					victim, restarts, frozen = w.Name, w.Restarts, time.Now()
+					for _, pid := range markedProcesses(t, workerMarker(t, w.PID)) {
+						if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.HasPrefix(string(comm), "VLLM::EngineCor") {
+							if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+								t.Error(err)
+							}
+						}
+					}
+				}
+			}
+		})
+		sameAnswer(t, got, want)
+		if moved == 0 || moved > 90*time.Second {
+			t.Errorf("the answer went on %v after the engine of %q froze, want it within 90s", moved, victim)
+		}
+		r.until(3*time.Minute, victim+" is restarted", func() bool { return r.worker(victim).Restarts == restarts+1 })
+		said := ""
+		for _, n := range r.snapshot().Notices {
+			if n.Worker == victim && strings.Contains(n.Text, "hung: /health answers but no token in") {
+				said = n.Text
+			}
+		}
+		if said == "" {
+			t.Errorf("no notice says that %s hung: %+v", victim, r.snapshot().Notices)
+		}
+		t.Logf("%s frozen: the answer went on after %s, the worker was restarted after %s: %s", victim, moved.Round(time.Second), time.Since(frozen).Round(time.Second), said)
 	})
 	r.run("stop", "--yes")
 }
