@@ -185,7 +185,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
 		})
 	}
 	return dst
@@ -196,9 +196,12 @@ func coming(w *api.Worker) bool {
 	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
 }
 
-func stateWord(w *api.Worker) string {
-	if w.Stalled {
+func stateWord(w *api.Worker, busy bool) string {
+	switch {
+	case w.Stalled:
 		return "stalled"
+	case busy && w.State == api.Ready:
+		return "busy, by its own word"
 	}
 	return string(w.State)
 }
