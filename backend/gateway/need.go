@@ -22,7 +22,7 @@ func (c *call) need() Need {
 		default:
 			n.MaxTokens = max(n.MaxTokens, int64(v))
 		}
-		return nil
+		return nil //nolint:nilerr // what cannot be read is the upstream's to refuse
 	})
 	if c.d.name == "completions" {
 		n.Answers *= c.req.prompts()
