@@ -139,7 +139,8 @@ func (u *upstreams) Models() []api.Model {
 		am := api.Model{Name: m.Name, Aliases: m.Aliases, Baseline: m.Baseline}
 		for _, a := range n.paid[m.Name] {
 			am.Providers = append(am.Providers, a.Name())
-			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK
+			// Not while requests such as the last one find no room under the cap, though smaller ones might.
+			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK && a.Status(now).State == api.ProviderOK
 		}
 		for _, name := range n.workers[m.Name] {
 			w, ok := u.pool.Status(name)
