@@ -173,9 +173,7 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 	if p.Name != "openai" || p.State != api.ProviderOK || p.SpentDay == nil || p.SpentDay.String() != "0.0003432" || p.CapDay.String() != "5" || p.InFlight != 0 || !slices.Equal(p.Models, []string{"toy"}) {
 		t.Errorf("provider = %+v, spent %v of %v", p, p.SpentDay, p.CapDay)
 	}
-	if n := r.noticed("requests go to openai, for money"); n != 1 {
-		t.Errorf("the beginning was noticed %d times, want once", n)
-	}
+	until(t, "the beginning is noticed", func() bool { return r.noticed("requests go to openai, for money") > 0 })
 	if err := r.Do(t.Context(), api.Action{Verb: api.WorkerResume, Target: "w1"}); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +184,9 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 	})
 	if n := paid.Calls.Load(); n > before+1 {
 		t.Errorf("%d more paid calls once a worker was back", n-before)
+	}
+	if n := r.noticed("requests go to openai, for money"); n != 1 {
+		t.Errorf("the beginning was noticed %d times, want once", n)
 	}
 }
 
@@ -242,6 +243,7 @@ func TestNeverMeansNever(t *testing.T) {
 
 // busyWorker answers as vLLM does whose line is full.
 func busyWorker(t *testing.T) string {
+	t.Helper()
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch r.URL.Path {

@@ -16,13 +16,11 @@ func TestEachChangeIsToldOnce(t *testing.T) {
 	down := []api.Model{{Name: "m", Workers: 2}}
 	up := []api.Model{{Name: "m", Workers: 2, Ready: 1}}
 	look := func(now float64, models []api.Model, state, err string) string {
-		text := ""
-		var textSb19 strings.Builder
+		var text strings.Builder
 		for _, n := range f.look(models, []api.Provider{{Name: "p", State: state, Error: err}}, at(now)) {
-			textSb19.WriteString(n.Level + ": " + n.Text + "\n")
+			text.WriteString(n.Level + ": " + n.Text + "\n")
 		}
-		text += textSb19.String()
-		return text
+		return text.String()
 	}
 	want := func(what, got, want string) {
 		t.Helper()

@@ -106,13 +106,11 @@ func sizes(t *testing.T, text []byte) string {
 	if err := json.Unmarshal(text, &parts); err != nil {
 		t.Fatal(err)
 	}
-	out := ""
-	var outSb94 strings.Builder
+	var out strings.Builder
 	for name, part := range parts {
-		outSb94.WriteString(fmt.Sprintf(" %s %d", name, len(part)))
+		fmt.Fprintf(&out, " %s %d", name, len(part))
 	}
-	out += outSb94.String()
-	return out
+	return out.String()
 }
 
 func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
@@ -157,12 +155,11 @@ func TestALedgerThatCannotBeWrittenIsANoticeUntilItCan(t *testing.T) {
 		{api.Notice{}, false, "[worse false][cannot be written false]"},
 	} {
 		news := b.set("ledger", step.n)
-		got := ""
-		var gotSb143 strings.Builder
+		var notices strings.Builder
 		for _, n := range b.list() {
-			gotSb143.WriteString(fmt.Sprintf("[%s %v]", n.Text, n.Active))
+			fmt.Fprintf(&notices, "[%s %v]", n.Text, n.Active)
 		}
-		got += gotSb143.String()
+		got := notices.String()
 		if got == "" {
 			got = "[]"
 		}

@@ -113,7 +113,7 @@ func (c *Call) Reserve(n Need) error {
 func estimate(table *cost.Table, ref string, n Need, prompt int64, now time.Time) (*api.Nanos, error) {
 	price, ok := table.At(ref, now)
 	if !ok {
-		return nil, fmt.Errorf("no price is known for %s, so that its spend_cap cannot be kept: name one under \"prices:\"", ref)
+		return nil, fmt.Errorf("no price is known for %s, so that its spend_cap cannot be kept: prices: must name one", ref)
 	}
 	u := api.Usage{Input: prompt}
 	if n.Route != "embeddings" {
@@ -129,7 +129,7 @@ func estimate(table *cost.Table, ref string, n Need, prompt int64, now time.Time
 	}
 	amount, ok := price.Cost(u)
 	if !ok {
-		return nil, fmt.Errorf("the price of %s is not known for prompt and completion: name another under \"prices:\"", ref)
+		return nil, fmt.Errorf("the price of %s is not known for prompt and completion: prices: must name another", ref)
 	}
 	return &amount, nil
 }

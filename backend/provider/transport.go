@@ -136,14 +136,12 @@ func (p *Provider) complained(e *endpoint, res *http.Response) {
 	}
 	res.Body = body{io.MultiReader(bytes.NewReader(head), rest), res.Body}
 	text := fmt.Sprintf("HTTP %d", res.StatusCode)
-	var textSb139 strings.Builder
 	for _, at := range [...]string{"error.message", "error", "detail", "message"} {
 		if m := gjson.GetBytes(head, at); m.Type == gjson.String && m.Str != "" {
-			textSb139.WriteString(": " + m.Str)
+			text = text + ": " + m.Str
 			break
 		}
 	}
-	text += textSb139.String()
 	if len(text) > maxSaid {
 		text = strings.ToValidUTF8(text[:maxSaid], "")
 	}
