@@ -122,6 +122,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
 	})
 	b.providers = &providers{ledger: l}
 	b.upstreams = newUpstreams(b.pool, b.providers)
@@ -130,9 +131,6 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.money.Store(&money{})
 	if err := b.apply(ctx, o.Config); err != nil {
 		return nil, errors.Join(err, b.closeStores())
-	}
-	if err := b.providers.load(ctx, time.Now()); err != nil {
-		b.log.Error("what providers have cost is not known yet", "error", err)
 	}
 	b.warn(o.Config)
 	b.publishOnce(time.Now())
@@ -178,6 +176,9 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	}
 	if err := b.providers.apply(c, p.table); err != nil {
 		return err
+	}
+	if err := b.providers.load(ctx, time.Now()); err != nil {
+		b.log.Error("what providers have cost is not known yet", "error", err) // it is asked again
 	}
 	b.upstreams.apply(c)
 	b.pricing.Store(p)

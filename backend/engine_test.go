@@ -25,6 +25,9 @@ func TestStatus(t *testing.T) {
 		{[]api.Model{{Ready: 2, Workers: 2}, {Ready: 1, Workers: 2}}, "degraded"},
 		{[]api.Model{{Ready: 1, Workers: 2}, {Ready: 0, Workers: 1}}, "down"},
 		{[]api.Model{{Ready: 0, Workers: 0}}, "down"},
+		{[]api.Model{{Ready: 0, Workers: 2, Backed: true}}, "degraded"},
+		{[]api.Model{{Ready: 0, Workers: 0, Backed: true}}, "ok"},
+		{[]api.Model{{Ready: 0, Workers: 2, Providers: []string{"p"}}}, "down"},
 	} {
 		if got := status(tt.models); got != tt.want {
 			t.Errorf("status(%+v) = %q, want %q", tt.models, got, tt.want)

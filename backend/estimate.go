@@ -80,12 +80,31 @@ func (b *Backend) estimate(model string, prompt, completion int64) (api.Nanos, b
 	if n, ok := b.estimates.of(model, w); ok {
 		return n, true
 	}
-	if len(workers) == 0 { // providers alone
-		base, ok := p.table.At(p.baselines[model], time.Now())
+	if len(workers) == 0 {
+		return b.estimatePaid(model, api.Usage{Input: prompt, Output: completion})
+	}
+	return cost.Share(hour, time.Duration(w*float64(slowToken))), true
+}
+
+// estimatePaid is what the dearest provider of a model charges; false where there is none with a price.
+func (b *Backend) estimatePaid(model string, u api.Usage) (api.Nanos, bool) {
+	table := b.pricing.Load().table
+	most, known := api.Nanos(0), false
+	providers := b.config.Load().Providers
+	for i := range providers {
+		pr := &providers[i]
+		if _, ok := pr.Models[model]; !ok {
+			continue
+		}
+		price, ok := table.At(pr.PriceRef(model), time.Now())
 		if !ok {
 			return 0, false
 		}
-		return base.Cost(api.Usage{Input: prompt, Output: completion})
+		n, ok := price.Cost(u)
+		if !ok {
+			return 0, false
+		}
+		most, known = max(most, n), true
 	}
-	return cost.Share(hour, time.Duration(w*float64(slowToken))), true
+	return most, known
 }

@@ -29,6 +29,8 @@ type rig struct {
 	*Backend
 	t    *testing.T
 	cfg  string // of the config, without its workers
+	toy  string // more keys of the model
+	sims []*sim.Server
 	urls []string
 	dir  string
 	load func() (*config.Config, error)
@@ -39,7 +41,14 @@ type rig struct {
 // newRig starts servers of a model "toy" and an engine that has them as w0, w1 …
 func newRig(t *testing.T, servers int, more ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), cfg: strings.Join(more, "\n") + "\n", done: make(chan struct{})}
+	return startRig(&rig{t: t, dir: t.TempDir(), cfg: strings.Join(more, "\n") + "\n"}, servers)
+}
+
+// startRig is newRig for a rig whose t, dir, cfg and toy are set. Servers at its urls are workers too.
+func startRig(r *rig, servers int) *rig {
+	r.t.Helper()
+	t := r.t
+	r.done = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
 	for range servers {
@@ -49,15 +58,17 @@ func newRig(t *testing.T, servers int, more ...string) *rig {
 		}
 		r.urls = append(r.urls, "http://"+ln.Addr().String())
 		srv := sim.New(sim.Options{Model: "toy", TTFT: 2 * time.Millisecond, ITL: 2 * time.Millisecond, Log: io.Discard})
+		r.sims = append(r.sims, srv)
 		served.Go(func() { _ = srv.Serve(ctx, ln) })
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.load = func() (*config.Config, error) { return r.config(servers), nil }
+	all := len(r.urls) // with those that ran already
+	r.load = func() (*config.Config, error) { return r.config(all), nil }
 	b, err := New(t.Context(), Options{
-		Config: r.config(servers), Load: func() (*config.Config, error) { return r.load() }, Version: "1.2.3", Self: []string{"/nowhere"},
+		Config: r.config(all), Load: func() (*config.Config, error) { return r.load() }, Version: "1.2.3", Self: []string{"/nowhere"},
 		Listener: ln, Log: NewLog(),
 	})
 	if err != nil {
@@ -107,7 +118,7 @@ func idleEngine(t *testing.T, more string) *Backend {
 func (r *rig) config(n int) *config.Config {
 	r.t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: 127.0.0.1:0\nstate: %s\nmodels: [{name: toy, aliases: [default]}]\ncost: {gpu_hour: 3.60}\n%sworkers:\n", filepath.Join(r.dir, "state"), r.cfg)
+	fmt.Fprintf(&b, "listen: 127.0.0.1:0\nstate: %s\nmodels: [{name: toy, aliases: [default]%s}]\ncost: {gpu_hour: 3.60}\n%sworkers:\n", filepath.Join(r.dir, "state"), r.toy, r.cfg)
 	for i := range n {
 		fmt.Fprintf(&b, "  - {name: w%d, model: toy, attach: %q, gpus: 1}\n", i, r.urls[i])
 	}

@@ -26,9 +26,6 @@ func (b *Backend) publish(ctx context.Context) error {
 func (b *Backend) publishOnce(now time.Time) {
 	b.watchLedger(now)
 	s := b.build(now)
-	for i := range s.Workers {
-		b.upstreams.of(s.Workers[i].Name).start.see(&s.Workers[i])
-	}
 	for _, n := range b.providers.failovers.look(s.Models, s.Providers, now) {
 		b.notice(n)
 	}

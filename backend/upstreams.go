@@ -29,9 +29,9 @@ type upstreams struct {
 type upstream struct {
 	mu      sync.Mutex // guards all
 	breaker route.Breaker
+	alone   time.Time   // it asked to be left alone until then
 	born    time.Time   // when the process that meter is for started
 	meter   *cost.Meter // of that process alone
-	start   startTime
 }
 
 // meterOf gives the meter of the process that started at born. An earlier process's meter stops.
@@ -180,12 +180,12 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		}
 		s := u.of(name)
 		s.mu.Lock()
-		open := s.breaker.Open(now)
+		open, busy := s.breaker.Open(now), now.Before(s.alone)
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
-			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open,
+			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || s.start.comesWithin(w, n.wait, now)), State: stateWord(w),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w),
 		})
 	}
 	return dst
@@ -245,6 +245,15 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 				release()
 			})
 			return share
+		},
+		Beat: u.pool.Beat(id),
+		Busy: func(d time.Duration) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if at := time.Now().Add(d); at.After(s.alone) {
+				s.alone = at
+				time.AfterFunc(d, u.pool.Wake) // those who wait for it look again
+			}
 		},
 		Report: func(r route.Result) {
 			at := released // a moment ago, by the same goroutine

@@ -31,16 +31,24 @@ var (
 	descRestarts = desc("worker_restarts_total", "Restarts of a worker that nobody asked for, since the engine started.", "worker")
 	descWith     = desc("worker_requests_in_flight", "Requests of ours that are with a worker.", "worker")
 	descKV       = desc("worker_kv_cache_ratio", "Share of a worker's KV cache in use, as its server says.", "worker")
+
+	descPaidState = desc("provider_state", "1 for the state a paid API is in, 0 for the others.", "provider", "state")
+	descPaidSpent = desc("provider_spent_usd", "US dollars that a paid API has cost in the local day or month. What is not known is absent.", "provider", "period")
+	descPaidCap   = desc("provider_cap_usd", "US dollars that a paid API may cost in the local day or month. Without a limit it is absent.", "provider", "period")
 )
 
 // states are all states of a worker.
 var states = []api.State{api.Starting, api.Ready, api.Draining, api.Stopping, api.Stopped, api.Failed}
+
+// providerStates are all states of a provider.
+var providerStates = []string{api.ProviderOK, api.ProviderOpen, api.ProviderCapped, api.ProviderUnaccountable}
 
 // Describe implements prometheus.Collector.
 func (state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInFlight, descQueued, descMemory, descRows, descSpooled, descMoney,
 		descState, descStart, descRestarts, descWith, descKV,
+		descPaidState, descPaidSpent, descPaidCap,
 	} {
 		ch <- d
 	}
@@ -70,6 +78,24 @@ func (c state) Collect(ch chan<- prometheus.Metric) {
 	}{{"actual", s.Money.Actual}, {"idle", s.Money.Idle}, {"would_have_cost", s.Money.Would}, {"savings", s.Money.Savings}} {
 		if m.usd != nil {
 			gauge(descMoney, m.usd.USD(), m.kind, flag(s.Money.Simulated))
+		}
+	}
+	for _, p := range s.Providers { // their names are checked, and each is there once
+		for _, st := range providerStates {
+			v := 0.0
+			if p.State == st {
+				v = 1
+			}
+			gauge(descPaidState, v, p.Name, st)
+		}
+		for _, m := range []struct {
+			d      *prometheus.Desc
+			period string
+			usd    *api.Nanos
+		}{{descPaidSpent, "day", p.SpentDay}, {descPaidSpent, "month", p.SpentMonth}, {descPaidCap, "day", p.CapDay}, {descPaidCap, "month", p.CapMonth}} {
+			if m.usd != nil {
+				gauge(m.d, m.usd.USD(), p.Name, m.period)
+			}
 		}
 	}
 	seen := map[string]bool{} // two series of one name would fail the whole page

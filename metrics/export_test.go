@@ -23,6 +23,9 @@ func exporter() *Exporter {
 		Models:  []api.Model{{Name: "toy"}},
 		Traffic: api.Traffic{InFlight: 4, Queued: 2},
 		Money:   api.Money{Actual: new(2 * api.Dollar), Savings: new(-api.Dollar / 2)},
+		Providers: []api.Provider{{
+			Name: "openai", State: api.ProviderCapped, SpentDay: new(5 * api.Dollar), CapDay: new(5 * api.Dollar), SpentMonth: new(7 * api.Dollar),
+		}},
 		Workers: []api.Worker{{
 			Name: "w0", Model: "toy", State: api.Ready, Restarts: 2, InFlight: 4, KV: new(0.25),
 			Phases: []api.PhaseTime{{Name: api.PhaseWeights, Seconds: 12.5, Done: true}},
@@ -90,6 +93,18 @@ func TestPageHasTheFixedNames(t *testing.T) {
 	}
 	if strings.Contains(p, `kind="would_have_cost"`) {
 		t.Error("page shows a would-have cost that is not known")
+	}
+}
+
+func TestPageShowsWhatIsPaid(t *testing.T) {
+	page := exposed(t, exporter())
+	has(t, page, `vllmdeck_provider_state{provider="openai",state="capped"} 1`)
+	has(t, page, `vllmdeck_provider_state{provider="openai",state="ok"} 0`)
+	has(t, page, `vllmdeck_provider_spent_usd{period="day",provider="openai"} 5`)
+	has(t, page, `vllmdeck_provider_spent_usd{period="month",provider="openai"} 7`)
+	has(t, page, `vllmdeck_provider_cap_usd{period="day",provider="openai"} 5`)
+	if strings.Contains(page, `vllmdeck_provider_cap_usd{period="month"`) {
+		t.Error("a cap is shown where there is none")
 	}
 }
 

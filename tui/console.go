@@ -68,6 +68,7 @@ type Console struct {
 
 	workers, requests, notices, prompts list
 	filters                             map[paneID]filter
+	orders                              map[paneID]order
 	logs                                logView
 	tab                                 int // of the worker's detail
 	prompt                              promptView
@@ -120,7 +121,7 @@ func New(opt Options) *Console {
 	}
 	c := &Console{
 		opt: opt, src: opt.Source, now: opt.Now, theme: opt.Theme, dark: true, g: &unicodeGlyphs, graph: opt.Graph,
-		view: viewOverview, window: -1, cursor: -1, mouse: opt.Mouse, focus: map[viewID]paneID{}, filters: map[paneID]filter{},
+		view: viewOverview, window: -1, cursor: -1, mouse: opt.Mouse, focus: map[viewID]paneID{}, filters: map[paneID]filter{}, orders: map[paneID]order{},
 		scroll: map[paneID]int{}, cache: map[paneID]cached{}, scales: map[string]*scale{}, held: map[string]float64{}, dirty: true,
 	}
 	if opt.ASCII {
@@ -262,6 +263,9 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.logArrived(msg)
 	case promptTickMsg:
 		return c, c.promptTick()
+	case savedMsg:
+		c.touch()
+		c.saved(msg)
 	case doneMsg:
 		c.touch()
 		return c, c.done(msg)

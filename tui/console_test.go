@@ -108,6 +108,39 @@ func TestViews(t *testing.T) {
 	}
 }
 
+func TestProvidersAreInTheCosts(t *testing.T) {
+	show := func(p api.Provider) string {
+		s := fixture("real", fixedNow)
+		s.Providers = []api.Provider{p}
+		c := at(120, 40, s, Options{})
+		press(c, "4")
+		for line := range strings.Lines(ansi.Strip(frame(t, c))) {
+			if strings.Contains(line, "  to ") {
+				return strings.Join(strings.Fields(strings.Trim(strings.TrimSpace(line), "│")), " ")
+			}
+		}
+		return ""
+	}
+	for _, tc := range []struct {
+		p    api.Provider
+		want string
+	}{
+		{api.Provider{Name: "openai", State: api.ProviderOK, SpentDay: nd(0.4211), SpentMonth: nd(12.3), CapDay: nd(5), CapMonth: nd(50), InFlight: 2}, "to openai $0.421 of $5.00, month $12.30 of $50.00"},
+		{api.Provider{Name: "openai", State: api.ProviderOK, SpentDay: nd(0)}, "to openai $0.00 no cap"},
+		{api.Provider{Name: "mine", State: api.ProviderOpen, Error: "HTTP 429: no"}, "to mine - open: HTTP 429: no, no cap"},
+		{api.Provider{Name: "openai", State: api.ProviderUnaccountable, Error: "the \x1b[31mledger cannot be written", CapDay: nd(5)}, "to openai - takes nothing: the ␛[31mledger"},
+	} {
+		if got := show(tc.p); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("got %q, want it to begin with %q", got, tc.want)
+		}
+	}
+	c := at(120, 40, fixture("real", fixedNow), Options{})
+	press(c, "4")
+	if strings.Contains(ansi.Strip(frame(t, c)), "  to ") {
+		t.Error("a line about providers where there is none")
+	}
+}
+
 func TestKinds(t *testing.T) {
 	for _, kind := range []string{"empty", "cpu", "sim", "unknown"} {
 		for _, size := range sizes[:2] {

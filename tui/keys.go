@@ -35,6 +35,7 @@ func bindings() []binding {
 	onLog := func(c *Console) bool {
 		return c.focused() == paneLogs || c.focused() == paneWorker && c.tab == tabLogs
 	}
+	sorts := func(c *Console) bool { return len(orders(c.focused())) > 0 }
 	inDetail := func(c *Console) bool { return c.view == viewWorkers }
 	charts := func(c *Console) bool {
 		switch c.focused() {
@@ -81,11 +82,16 @@ func bindings() []binding {
 		{keys: []string{"g", "home"}, show: "g G", help: "first, last", group: "Here", do: do(func(c *Console) { c.move(-1 << 30) })},
 		{keys: []string{"G", "end"}, do: do(func(c *Console) { c.move(1 << 30) })},
 		{keys: []string{"/"}, show: "/", help: "filter: words that must occur, !word that must not, e.g. state:failed !llama", group: "Here", hintKey: "/", hint: "filter", when: func(c *Console) bool { return spec(c.focused()).filters }, do: do((*Console).openFilter)},
+		{keys: []string{">"}, show: "< > O", help: "sort by the column before, after; the other way round", group: "Here", hintKey: "<>", hint: "sort", when: sorts, do: do(func(c *Console) { c.sortBy(1) })},
+		{keys: []string{"<"}, when: sorts, do: do(func(c *Console) { c.sortBy(-1) })},
+		{keys: []string{"O"}, when: sorts, do: do((*Console).flipOrder)},
 		{keys: []string{"left", "h"}, show: "← →", help: "chart cursor: all charts show that moment", group: "Charts", hintKey: "←→", hint: "cursor", when: charts, do: do(func(c *Console) { c.moveCursor(1) })},
 		{keys: []string{"right", "l"}, when: charts, do: do(func(c *Console) { c.moveCursor(-1) })},
 		{keys: []string{"E"}, show: "E", help: "explain the figures of this pane", group: "Here", hintKey: "E", hint: "explain", do: do((*Console).explain)},
 		{keys: []string{"y"}, show: "y Y", help: "copy what is selected; Y as JSON", group: "Here", hintKey: "y", hint: "copy", do: (*Console).copyValue},
 		{keys: []string{"Y"}, do: (*Console).copyJSON},
+
+		{keys: []string{"ctrl+s"}, show: "ctrl+s", help: "save this pane as text, its data as CSV", group: "Here", do: (*Console).export},
 
 		// Getting about.
 		{keys: []string{"tab", "J", "L"}, show: "tab shift+tab H J K L", help: "next, previous pane", group: "Everywhere", hintKey: "tab", hint: "pane", do: do(func(c *Console) { c.cycle(1) })},

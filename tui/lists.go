@@ -85,20 +85,44 @@ func (c *Console) workerRows() []api.Worker {
 	if c.snap == nil {
 		return nil
 	}
-	f := c.filters[paneWorkers]
-	return keep(c.snap.Workers, f, func(w *api.Worker) string {
+	rows := keep(c.snap.Workers, c.filters[paneWorkers], func(w *api.Worker) string {
 		return "name:" + w.Name + " model:" + w.Model + " state:" + string(w.State) + " kind:" + w.Kind + " " + w.Error
 	})
+	return sorted(rows, c.orders[paneWorkers], workerOrders)
 }
 
 func (c *Console) requestRows() []api.Request {
 	if c.snap == nil {
 		return nil
 	}
-	return keep(c.snap.Requests, c.filters[paneRequests], func(r *api.Request) string {
+	rows := keep(c.snap.Requests, c.filters[paneRequests], func(r *api.Request) string {
 		return "id:" + r.ID + " model:" + r.Model + " worker:" + r.Worker + " key:" + r.Key + " outcome:" + r.Outcome + " class:" + r.Class +
 			" route:" + r.Route + " status:" + string(whole(r.Status)) + " finish:" + r.Finish + " " + r.Error
 	})
+	if c.view == viewOverview && c.orders[paneRequests].col == 0 {
+		rows = c.mixed(rows)
+	}
+	return sorted(rows, c.orders[paneRequests], requestOrders)
+}
+
+// mixed keeps what is in flight to a third of the overview's table: what has ended, with its cost, is
+// what one looks for there. The rest of those in flight come after it.
+func (c *Console) mixed(rows []api.Request) []api.Request {
+	open := 0
+	for open < len(rows) && rows[open].Outcome == api.OutcomeOpen {
+		open++
+	}
+	most := 2
+	for _, r := range c.rects {
+		if r.Pane == paneRequests {
+			most = max(r.H/3, 2)
+		}
+	}
+	if open <= most || open == len(rows) {
+		return rows
+	}
+	out := append(make([]api.Request, 0, len(rows)), rows[:most]...)
+	return append(append(out, rows[open:]...), rows[most:open]...)
 }
 
 func (c *Console) noticeRows() []api.Notice {

@@ -27,6 +27,11 @@ func (c *Console) drawCosts(p *panel) {
 	in := m.purse()
 	row("Actual", in.money(m.Actual), stStrong, clean(m.RateLabel))
 	row("  of it idle", in.money(m.Idle), stText, "nobody in flight, start-up included")
+	for i := range c.snap.Providers {
+		pr := &c.snap.Providers[i]
+		st, note := providerNote(pr)
+		p.row().cell(stDim, "  to "+clean(pr.Name), 17).rcell(stText, money(pr.SpentDay), 11).gap(2).put(st, note)
+	}
 	row("Would have cost", in.money(m.Would), stStrong, m.compared())
 	row("Net", in.signed(m.Savings), netStyle(m.Savings), m.share())
 	if b := m.band(); b != "" {
@@ -138,4 +143,36 @@ func (c *Console) drawRates(p *panel) {
 		}
 		row("output", perMillion(pr.Output), stText)
 	}
+}
+
+// providerNote is how a provider stands beside what it cost today. What is wrong comes first: the line
+// may be cut off.
+func providerNote(p *api.Provider) (style, Text) {
+	st, t := stDim, Text("")
+	switch p.State {
+	case api.ProviderOK:
+	case api.ProviderUnaccountable:
+		st, t = stBad, "takes nothing: "+clean(p.Error)
+	default:
+		st, t = stWarn, clean(p.State)+": "+clean(p.Error)
+	}
+	add := func(s Text) {
+		if t != "" {
+			t += ", "
+		}
+		t += s
+	}
+	switch {
+	case p.CapDay != nil:
+		add("of " + money(p.CapDay))
+	case p.CapMonth == nil:
+		add("no cap")
+	}
+	if p.CapMonth != nil {
+		add("month " + money(p.SpentMonth) + " of " + money(p.CapMonth))
+	}
+	if p.InFlight > 0 {
+		add(count(int64(p.InFlight)) + " in flight")
+	}
+	return st, t
 }

@@ -20,7 +20,11 @@ func (c *Console) drawEditor(p *panel) {
 	if len(c.snap.Models) > 1 {
 		p.show(stDim, "m next")
 	}
-	if m != nil && m.Ready == 0 {
+	switch {
+	case m == nil || m.Ready > 0:
+	case m.Servable():
+		p.show(stWarn, "goes to "+clean(m.Providers[0])+", for money")
+	default:
 		p.show(stWarn, "no worker ready")
 	}
 	if c.opt.ReadOnly {

@@ -97,6 +97,9 @@ func (c *Console) drawRequests(p *panel) {
 	rows := c.requestRows()
 	w := c.win()
 	p.show(stDim, whole(c.snap.Traffic.InFlight)+" in flight")
+	if t := c.orderText(paneRequests); t != "" {
+		p.show(stKey, t)
+	}
 	if w != nil {
 		p.show(stDim, count(w.Count)+" ended in "+windowName(w.Span))
 	}

@@ -134,8 +134,12 @@ func (c *Console) figures(w *api.Worker) []fig {
 		pid = whole(w.PID)
 	}
 	st, _ := c.stateMark(w)
+	state := c.stateWord(w)
+	if serves(w) {
+		state += " " + age(c.snap.Time.Sub(w.Since))
+	}
 	figs := []fig{
-		{"state", c.stateWord(w) + " " + age(c.snap.Time.Sub(w.Since)), st},
+		{"state", state, st},
 		{"running", decimals(val(w.Running), 0), stStrong},
 		{"waiting", decimals(val(w.Waiting), 0), waitStyle(w)},
 		{"in flight", whole(w.InFlight), stText},

@@ -156,6 +156,9 @@ func (c *Console) drawWorkers(p *panel) {
 		cpu, free := c.steady("host cpu", *h.CPU, half), c.steady("host memory", float64(h.MemoryFree), 1<<30)
 		p.show(stDim, "host "+axisRate(math.Round(cpu/half)*half)+" of "+whole(h.CPUs)+" cores, "+size(int64(free))+" free of "+size(h.MemoryTotal))
 	}
+	if t := c.orderText(paneWorkers); t != "" {
+		p.show(stKey, t)
+	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")
 	if len(rows) == 0 {
 		if c.filters[paneWorkers].text != "" {

@@ -128,7 +128,7 @@ func (v *promptView) modelName(s *api.Snapshot) string {
 		}
 	}
 	for i := range s.Models {
-		if s.Models[i].Ready > 0 {
+		if s.Models[i].Servable() {
 			return s.Models[i].Name
 		}
 	}

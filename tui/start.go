@@ -247,7 +247,11 @@ func (c *Console) timeline(p *panel, w *api.Worker) {
 		}
 	}
 	if !w.Started.IsZero() {
-		l.gap(2).put(stDim, "since "+hms(w.Started)).gap(1).put(stDim, day(w.Started))
+		since := hms(w.Started)
+		if day(w.Started) != day(c.snap.Time) {
+			since = day(w.Started) + " " + since
+		}
+		l.gap(2).put(stDim, "since "+since)
 	}
 	if w.Adopted {
 		p.row().put(stDim, "taken over from an earlier engine")

@@ -24,7 +24,7 @@ func full() *Snapshot {
 	for i := range 8 {
 		s.Workers = append(s.Workers, Worker{
 			Name: fmt.Sprint("w", i), Model: "smollm2-135m-instruct", State: Ready, Since: now, URL: "http://127.0.0.1:18000",
-			KV: Ptr(0.5), Running: Ptr(3.0), OutRate: Ptr(812.5), HourCost: Ptr(Nanos(340_000_000)), Trend: series(60),
+			KV: new(0.5), Running: new(3.0), OutRate: new(812.5), HourCost: new(Nanos(340_000_000)), Trend: series(60),
 		})
 	}
 	for range 7 {
@@ -37,8 +37,8 @@ func full() *Snapshot {
 		s.Requests = append(s.Requests, Request{
 			ID: fmt.Sprintf("01JDF%021d", i), Started: now, Route: "chat", Model: "smollm2-135m-instruct", Worker: "w0", Class: ClassServed, Outcome: OutcomeOK, Status: 200,
 			Finish: "stop", Usage: Usage{Input: 214, Output: 64}, UsageSource: UsageUpstream, TTFT: Span(123456789), Duration: Span(1234567890), ITL: Span(12345678), MaxGap: Span(23456789),
-			Attempts: []Attempt{{Upstream: "w0", Outcome: OutcomeOK, Share: Span(12345678), Actual: Ptr(Nanos(123_456))}},
-			Basis:    BasisGPUTime, Actual: Ptr(Nanos(123_456)), Would: Ptr(Nanos(63_000)), Baseline: "openai/gpt-4o-mini", PriceDate: "2026-08-21", Health: Ptr(0.93),
+			Attempts: []Attempt{{Upstream: "w0", Outcome: OutcomeOK, Share: Span(12345678), Actual: new(Nanos(123_456))}},
+			Basis:    BasisGPUTime, Actual: new(Nanos(123_456)), Would: new(Nanos(63_000)), Baseline: "openai/gpt-4o-mini", PriceDate: "2026-08-21", Health: new(0.93),
 		})
 	}
 	return s

@@ -122,11 +122,6 @@ func FromUSD(usd float64) (Nanos, bool) {
 	return Nanos(v), true
 }
 
-// Ptr gives the address of a copy of v, for fields where nil means "not known".
-//
-//go:fix inline
-func Ptr[T any](v T) *T { return new(v) }
-
 // Sum adds amounts of which some may be unknown: one unknown makes the sum unknown.
 func Sum(amounts ...*Nanos) *Nanos {
 	var total Nanos

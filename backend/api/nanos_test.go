@@ -127,8 +127,17 @@ func FuzzParseUSD(f *testing.F) {
 
 func TestSeriesReadsWhatItMayBeGiven(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
-		{"[]", "[]"}, {" [ ] ", "[]"}, {"[1,null,2.5]", "[1,null,2.5]"}, {"[ 1e3 ,\n-0.25 ]", "[1000,-0.25]"}, {"null", "null"},
-		{`{"a":1}`, ""}, {`["1"]`, ""}, {`[[1]]`, ""}, {`[true]`, ""}, {`"x"`, ""}, {`[{}]`, ""},
+		{"[]", "[]"},
+		{" [ ] ", "[]"},
+		{"[1,null,2.5]", "[1,null,2.5]"},
+		{"[ 1e3 ,\n-0.25 ]", "[1000,-0.25]"},
+		{"null", "null"},
+		{`{"a":1}`, ""},
+		{`["1"]`, ""},
+		{`[[1]]`, ""},
+		{`[true]`, ""},
+		{`"x"`, ""},
+		{`[{}]`, ""},
 	} {
 		var s struct{ S Series }
 		err := json.Unmarshal([]byte(`{"S":`+c.in+`}`), &s)

@@ -210,6 +210,7 @@ func (c *CostInfo) Append(b []byte) []byte {
 	text(`,"price_date":`, c.PriceDate)
 	text(`,"basis":`, c.Basis)
 	text(`,"usage_source":`, c.UsageSource)
+	text(`,"provider":`, c.Provider)
 	if c.Simulated {
 		b = append(b, `,"simulated":true`...)
 	}

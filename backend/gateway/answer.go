@@ -50,6 +50,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		}
 	}
 	*whole = true
+	c.beat(1)
 	status, outcome := rep.status, api.OutcomeOK
 	switch {
 	case status/100 == 2:

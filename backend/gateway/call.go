@@ -37,6 +37,8 @@ type call struct {
 	paid  bool   // that is a provider
 
 	cands []route.Candidate
+	chain route.Chain // beginnings of the prompt
+	known bool        // chain is filled in
 	tried []string
 	last  *fault
 	queue time.Duration // waited in line
@@ -208,6 +210,9 @@ func (c *call) again(f *fault) bool {
 	if f.final || c.r.Context().Err() != nil {
 		return false
 	}
+	if (f.sent || !f.free) && c.req.kept() {
+		return false // only one that certainly did not take it lets it go elsewhere
+	}
 	if f.died && f.sent {
 		// A request that kills workers must not be handed round until none is left.
 		if c.died++; c.died >= 2 {
@@ -279,6 +284,9 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost
+	}
+	if wait := f.wait(); wait > 0 && l.Busy != nil {
+		l.Busy(wait)
 	}
 	c.ended(outcome, f.msg, f.result)
 	return f, nil

@@ -39,7 +39,7 @@ func (c countConn) Write(p []byte) (int, error) {
 }
 
 // counted serves one worker behind a gateway and gives the gateway's URL and the writes it takes.
-func counted(t *testing.T, worker string) (url string, p *pool, writes *atomic.Int64) {
+func countedConn(t *testing.T, worker string) (url string, p *pool, writes *atomic.Int64) {
 	t.Helper()
 	p = newPool()
 	p.add("a", worker)
@@ -76,7 +76,7 @@ func TestAnAnswerThatIsThereGoesOutInOneWrite(t *testing.T) {
 		}, `"cost_info"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			url, p, writes := counted(t, serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) { tt.send(c) }))
+			url, p, writes := countedConn(t, serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) { tt.send(c) }))
 			for range 3 { // on one connection
 				res, err := http.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(tt.body))
 				if err != nil {
@@ -99,7 +99,7 @@ func TestAnAnswerThatIsThereGoesOutInOneWrite(t *testing.T) {
 }
 
 func TestTheLastEventsDoNotWaitForTheEndOfTheTransfer(t *testing.T) {
-	url, p, _ := counted(t, serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) {
+	url, p, _ := countedConn(t, serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) {
 		io.WriteString(c, streamHead+chunk(evRole+evText("a"))+chunk(evFinish+evDone))
 		_, _ = c.Read(make([]byte, 1)) // the end of the chunks never comes
 	}))

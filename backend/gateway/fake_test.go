@@ -42,6 +42,8 @@ type pool struct {
 	client   *http.Client
 	sim      bool
 	share    time.Duration
+	beat     *atomic.Int64
+	busy     map[string]time.Duration
 	price    func(r *api.Request)
 	changed  chan struct{}
 	rows     []api.Request
@@ -54,7 +56,7 @@ type pool struct {
 func newPool() *pool {
 	return &pool{
 		models: []api.Model{{Name: "m", Aliases: []string{"default"}, MaxLen: 1024}}, cands: map[string][]route.Candidate{}, urls: map[string]string{},
-		changed: make(chan struct{}), results: map[string][]route.Result{}, acquired: map[string]int{}, settled: make(chan struct{}, 10000),
+		changed: make(chan struct{}), results: map[string][]route.Result{}, acquired: map[string]int{}, busy: map[string]time.Duration{}, settled: make(chan struct{}, 10000),
 	}
 }
 
@@ -127,7 +129,11 @@ func (p *pool) Acquire(id string) (Lease, bool) {
 				p.wakeLocked()
 			})
 			return p.share
-		}, Report: func(r route.Result) { p.report(id, r) }}, true
+		}, Report: func(r route.Result) { p.report(id, r) }, Beat: p.beat, Busy: func(d time.Duration) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.busy[id] = d
+		}}, true
 	}
 	return Lease{}, false
 }

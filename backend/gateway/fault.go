@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -53,6 +55,18 @@ func (f *fault) refusal(model string, legs int) *refusal {
 		r.msg = fmt.Sprintf("model %q: %d tries failed, the last on %s: %s", model, legs, f.who(), f.msg)
 	}
 	return r
+}
+
+// maxRetryAfter bounds how long a worker is left alone at its own word.
+const maxRetryAfter = time.Minute
+
+// wait is how long the upstream asked to be left alone, with its 429 or 503 and Retry-After.
+func (f *fault) wait() time.Duration {
+	n, err := strconv.Atoi(f.retry)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, maxRetryAfter)
 }
 
 // who names the upstream.

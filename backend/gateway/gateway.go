@@ -61,6 +61,7 @@ type Gateway struct {
 	wire     wire
 	client   http.Client
 	budget   route.Budget
+	prefixes route.Prefixes
 	inFlight atomic.Int64
 	queued   atomic.Int64
 	bodies   atomic.Int64

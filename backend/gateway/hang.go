@@ -33,6 +33,13 @@ func (c *call) patience(now time.Time, span time.Duration) time.Duration {
 	return max(min(span, c.until.Sub(now)), 0)
 }
 
+// beat tells who watches the upstream that it lives.
+func (c *call) beat(n int64) {
+	if c.lease.Beat != nil {
+		c.lease.Beat.Add(n)
+	}
+}
+
 // cutter ends the exchange of a leg from outside: Evict holds it while the leg is under way.
 type cutter struct {
 	conn *conn                   // our own connection
@@ -108,12 +115,12 @@ func hung() *fault {
 
 // overTime is the fault of an answer that has taken too long as a whole.
 func (c *call) overTime() *fault {
-	key := "gateway.answer_timeout"
-	if c.req.stream {
-		key = "gateway.stream_timeout"
+	most := "gateway.answer_timeout allows"
+	switch {
+	case c.d.total > 0 && c.d.total < c.g.answerTimeout():
+		most = c.d.total.String()
+	case c.req.stream:
+		most = "gateway.stream_timeout allows"
 	}
-	if c.d.total > 0 && c.d.total < c.g.answerTimeout() {
-		key = c.d.total.String()
-	}
-	return &fault{msg: "the whole answer took longer than " + key + " allows", status: http.StatusGatewayTimeout, final: true, result: route.Neutral}
+	return &fault{msg: "the whole answer took longer than " + most, status: http.StatusGatewayTimeout, final: true, result: route.Neutral}
 }

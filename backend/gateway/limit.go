@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -60,14 +59,14 @@ func (c *call) reserve() error {
 	}
 	completion := int64(0)
 	if c.d.event != nil {
-		n, said := c.req.maxTokens()
-		if !said {
-			n = defaultCompletion
+		need := c.need()
+		if completion = min(need.MaxTokens, 1<<30); completion == 0 {
+			completion = defaultCompletion
 			if l.Tokens > 0 {
-				n = min(n, max(1, l.Tokens/4)) // not the client's own word: it must not lock it out
+				completion = min(completion, max(1, l.Tokens/4)) // not the client's own word: it must not lock it out
 			}
 		}
-		completion = min(n, 1<<30) * int64(c.req.n)
+		completion *= int64(need.Answers)
 	}
 	money := api.Nanos(0)
 	if budget && c.stake.prompt+completion > 0 {
@@ -98,7 +97,8 @@ func (c *call) held(tokens int64, money api.Nanos) error {
 }
 
 // settle gives back what the call held and counts what it used. Where the worker did not say, the
-// prompt is what it was held to be: a client that leaves early has been worked for.
+// prompt is what it was held to be: a client that leaves early has been worked for. A request
+// that failed by no fault of its own used no tokens.
 func (c *call) settle() {
 	q := c.stake.quota
 	if q == nil {
@@ -107,12 +107,12 @@ func (c *call) settle() {
 	r := c.row
 	u := used{started: r.Started}
 	if len(r.Attempts) > 0 {
-		switch r.UsageSource {
-		case api.UsageUpstream, api.UsageTokenized:
+		switch {
+		case r.UsageSource == api.UsageUpstream, r.UsageSource == api.UsageTokenized:
 			u.tokens = r.Usage.Prompt() + r.Usage.Completion()
-		case api.UsageCounted:
+		case r.UsageSource == api.UsageCounted:
 			u.tokens = c.stake.prompt + r.Usage.Completion()
-		default:
+		case r.Outcome == api.OutcomeOK, r.Outcome == api.OutcomeCancelled:
 			u.tokens = c.stake.prompt
 		}
 		if !r.Simulated || c.g.Keys.simulated.Load() {
@@ -157,19 +157,4 @@ func promptTokens(input []byte) int64 {
 		}
 		input = input[end:]
 	}
-}
-
-// maxTokens is how long the client lets the answer become. Of several limits the greatest counts,
-// and of one that stands twice too: whichever the worker takes, no more than this is generated.
-func (q *request) maxTokens() (n int64, said bool) {
-	_ = members(q.body, func(raw []byte, m member) error { // it was walked before without an error
-		switch string(unescape(raw)) {
-		case "max_tokens", "max_completion_tokens", "max_output_tokens":
-			if v, err := strconv.ParseInt(string(m.raw(q.body)), 10, 64); err == nil && v >= 0 {
-				n, said = max(n, v), true
-			}
-		}
-		return nil
-	})
-	return n, said
 }

@@ -60,11 +60,12 @@ func (c *call) mayWait() time.Duration {
 	return limit
 }
 
-// elsewhere sends a call that may not wait in line to a provider; why is its answer where there
-// is none. Workers are not looked at: what becomes free there is for those who wait.
+// elsewhere sends a call that may not wait in line to a provider, if one may serve it; why is its
+// answer where none may. Workers are left to those who wait.
 func (c *call) elsewhere(why error) (Lease, error) {
 	c.look()
-	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider })
+	busy := slices.ContainsFunc(c.cands, func(o route.Candidate) bool { return o.Ready && !o.Provider })
+	c.cands = slices.DeleteFunc(c.cands, func(o route.Candidate) bool { return !o.Provider || busy && !o.Overload })
 	if l, reason := c.pick(true); reason.Picked() {
 		return l, nil
 	}
@@ -73,10 +74,14 @@ func (c *call) elsewhere(why error) (Lease, error) {
 
 // crowded is the answer where too many wait.
 func (c *call) crowded() error {
-	return &refusal{
+	r := &refusal{
 		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
-		msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, max(0, c.g.queueLimit())),
+		msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, c.g.queueLimit()),
 	}
+	if c.g.queueLimit() < 0 {
+		r.msg = fmt.Sprintf("model %q is busy, and gateway.queue lets no request wait", c.row.Model)
+	}
+	return r
 }
 
 // slow is the answer where the target cannot be met; it may be again after about late.

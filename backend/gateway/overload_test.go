@@ -25,6 +25,7 @@ import (
 // arena is a gateway before one simulated server, in a bubble, and clients that send at a rate.
 type arena struct {
 	*Gateway
+	url  string
 	http *http.Client
 	rng  *rand.Rand
 	n    int
@@ -45,44 +46,49 @@ const (
 	arenaTarget = 2 * time.Second
 )
 
-// inArena runs f with a gateway whose target for the first token is arenaTarget.
+// inArena runs f with a gateway whose target for the first token is arenaTarget, on virtual time.
 func inArena(t *testing.T, f func(*arena)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		server, pipe := sim.New(sim.Options{Model: "m", Seed: 1, MaxSeqs: arenaSlots}), sim.Listen()
-		wg.Go(func() {
-			if err := server.Serve(ctx, pipe); err != nil {
-				t.Errorf("Serve of the simulated server = %v", err)
-			}
-		})
-		p := newPool()
-		p.settled = make(chan struct{}, 1_000_000)
-		p.set(route.Candidate{ID: "s", Ready: true, MaxSeqs: arenaSlots}, "http://s")
-		g := &Gateway{Upstreams: p, Accounts: p, Log: slog.New(slog.DiscardHandler), TTFTTarget: arenaTarget}
-		g.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return pipe.Dial(ctx, network, addr)
-		}
-		ln := newPipes()
-		wg.Go(func() {
-			if err := g.Serve(ctx, ln, nil, time.Second); err != nil {
-				t.Errorf("Serve = %v", err)
-			}
-		})
-		synctest.Wait()
-		tr := &http.Transport{DialContext: ln.dial, DisableCompression: true, MaxIdleConnsPerHost: 1000}
-		f(&arena{Gateway: g, http: &http.Client{Transport: tr}, rng: rand.New(rand.NewPCG(1, 17))})
-		tr.CloseIdleConnections()
-		stop()
-		wg.Wait()
+		pipe, ln := sim.Listen(), newPipes()
+		onArena(t, pipe, ln, "http://s", "http://gateway", pipe.Dial, ln.dial, f)
 	})
+}
+
+// onArena is inArena on listeners of the caller's.
+func onArena(t *testing.T, worker, front net.Listener, workerURL, url string, toWorker, toFront func(context.Context, string, string) (net.Conn, error), f func(*arena)) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	server := sim.New(sim.Options{Model: "m", Seed: 1, MaxSeqs: arenaSlots})
+	wg.Go(func() {
+		if err := server.Serve(ctx, worker); err != nil {
+			t.Errorf("Serve of the simulated server = %v", err)
+		}
+	})
+	p := newPool()
+	p.settled = make(chan struct{}, 1_000_000)
+	p.set(route.Candidate{ID: "s", Ready: true, MaxSeqs: arenaSlots}, workerURL)
+	g := &Gateway{Upstreams: p, Accounts: p, Log: slog.New(slog.DiscardHandler), TTFTTarget: arenaTarget, Dial: toWorker}
+	wg.Go(func() {
+		if err := g.Serve(ctx, front, nil, time.Second); err != nil {
+			t.Errorf("Serve = %v", err)
+		}
+	})
+	for !server.Ready() {
+		time.Sleep(time.Millisecond)
+	}
+	tr := &http.Transport{DialContext: toFront, DisableCompression: true, MaxIdleConnsPerHost: 1000}
+	f(&arena{Gateway: g, url: url, http: &http.Client{Transport: tr}, rng: rand.New(rand.NewPCG(1, 17))})
+	tr.CloseIdleConnections()
+	stop()
+	wg.Wait()
 }
 
 // send sends one request of a key and waits for its end.
 func (f *arena) send(key string, n int) outcome {
 	body := fmt.Sprintf(`{"model":"m","messages":[{"role":"user","content":"Question %d: what is a bridge?"}],"stream":true,"max_tokens":48,"ignore_eos":true}`, n)
-	req, err := http.NewRequest(http.MethodPost, "http://gateway/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, f.url+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
@@ -190,60 +196,84 @@ func TestOverloadKeepsItsGoodput(t *testing.T) {
 	if os.Getenv("VLLMDECK_RELIABILITY") != "" {
 		span = 5 * time.Minute
 	}
-	inArena(t, func(f *arena) {
-		best := f.best(10 * time.Second)
-		if best < 4 {
-			t.Fatalf("best rate = %.1f/s: the simulated server does not serve", best)
-		}
-		began := time.Now()
-		over := f.load(10*best, span, anyone)
-		ended := time.Now()
-		var good int
-		var ttft, refusal []time.Duration
-		for _, o := range over {
-			switch {
-			case o.good():
-				if o.at.Sub(began) <= span {
-					good++
-				}
-				ttft = append(ttft, o.ttft)
-			case o.status == 200:
-				ttft = append(ttft, max(o.ttft, arenaTarget+1))
-			case o.status == 429:
-				refusal = append(refusal, o.took)
-			default:
-				t.Errorf("status %d under overload, want 200 or 429", o.status)
-			}
-		}
-		goodput := float64(good) / span.Seconds()
-		after := f.load(best/2, 30*time.Second, anyone)
-		recovered := time.Duration(0) // until the last answer after the overload that was not good
-		for _, o := range after {
-			if !o.good() {
-				recovered = max(recovered, o.at.Sub(ended))
-			}
-		}
-		report, err := json.Marshal(map[string]any{
-			"best_per_second": best, "goodput_per_second": goodput, "goodput_share": goodput / best, "sent": len(over), "refused": len(refusal),
-			"ttft_p95_seconds": quantile(ttft, 0.95).Seconds(), "refusal_p99_seconds": quantile(refusal, 0.99).Seconds(), "recovery_seconds": recovered.Seconds(),
-		})
+	inArena(t, func(f *arena) { f.overload(t, span) })
+}
+
+// TestOverloadInRealTime is the same by the real clock and over sockets: what refusals take is the
+// machine's own time here.
+func TestOverloadInRealTime(t *testing.T) {
+	if os.Getenv("VLLMDECK_RELIABILITY") == "" {
+		t.Skip("takes 80 s: VLLMDECK_RELIABILITY=1 runs it")
+	}
+	listen := func() net.Listener {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s", report)
-		if goodput < 0.8*best {
-			t.Errorf("goodput %.2f/s, want at least 80 %% of %.2f/s", goodput, best)
-		}
-		if p := quantile(ttft, 0.95); p > arenaTarget {
-			t.Errorf("p95 to the first token of what was admitted = %v, want within %v", p, arenaTarget)
-		}
-		if p := quantile(refusal, 0.99); p > 20*time.Millisecond {
-			t.Errorf("p99 of refusals = %v, want within 20ms", p)
-		}
-		if recovered > 30*time.Second || len(after) < 10 {
-			t.Errorf("recovered after %v with %d requests, want within 30s", recovered, len(after))
-		}
+		return ln
+	}
+	worker, front := listen(), listen()
+	var d net.Dialer
+	onArena(t, worker, front, "http://"+worker.Addr().String(), "http://"+front.Addr().String(), d.DialContext, d.DialContext, func(f *arena) {
+		f.overload(t, 40*time.Second)
 	})
+}
+
+// overload measures the best rate, then sends ten times as much for span, then half of it.
+func (f *arena) overload(t *testing.T, span time.Duration) {
+	t.Helper()
+	best := f.best(10 * time.Second)
+	if best < 4 {
+		t.Fatalf("best rate = %.1f/s: the simulated server does not serve", best)
+	}
+	began := time.Now()
+	over := f.load(10*best, span, anyone)
+	ended := time.Now()
+	var good int
+	var ttft, refusal []time.Duration
+	for _, o := range over {
+		switch {
+		case o.good():
+			if o.at.Sub(began) <= span {
+				good++
+			}
+			ttft = append(ttft, o.ttft)
+		case o.status == 200:
+			ttft = append(ttft, max(o.ttft, arenaTarget+1))
+		case o.status == 429:
+			refusal = append(refusal, o.took)
+		default:
+			t.Errorf("status %d under overload, want 200 or 429", o.status)
+		}
+	}
+	goodput := float64(good) / span.Seconds()
+	after := f.load(best/2, 30*time.Second, anyone)
+	recovered := time.Duration(0) // until the last answer after the overload that was not good
+	for _, o := range after {
+		if !o.good() {
+			recovered = max(recovered, o.at.Sub(ended))
+		}
+	}
+	report, err := json.Marshal(map[string]any{
+		"best_per_second": best, "goodput_per_second": goodput, "goodput_share": goodput / best, "sent": len(over), "refused": len(refusal),
+		"ttft_p95_seconds": quantile(ttft, 0.95).Seconds(), "refusal_p99_seconds": quantile(refusal, 0.99).Seconds(), "recovery_seconds": recovered.Seconds(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", report)
+	if goodput < 0.8*best {
+		t.Errorf("goodput %.2f/s, want at least 80 %% of %.2f/s", goodput, best)
+	}
+	if p := quantile(ttft, 0.95); p > arenaTarget {
+		t.Errorf("p95 to the first token of what was admitted = %v, want within %v", p, arenaTarget)
+	}
+	if p := quantile(refusal, 0.99); p > 20*time.Millisecond {
+		t.Errorf("p99 of refusals = %v, want within 20ms", p)
+	}
+	if recovered > 30*time.Second || len(after) < 10 {
+		t.Errorf("recovered after %v with %d requests, want within 30s", recovered, len(after))
+	}
 }
 
 // TestOverloadIsSharedBetweenKeys has one key send nineteen times as much as another: the other one is

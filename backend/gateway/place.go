@@ -154,6 +154,24 @@ func (c *call) look() {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
 		}
 	}
+	if c.affine() {
+		if !c.known {
+			c.g.prefixes.Chain(&c.chain, c.req.raw(c.req.inputAt))
+			c.known = true
+		}
+		c.g.prefixes.Rate(&c.chain, c.cands)
+	}
+}
+
+// affine reports whether it matters who has seen the beginning of the prompt: there must be a prompt, and workers to choose from.
+func (c *call) affine() bool {
+	workers := 0
+	for i := range c.cands {
+		if !c.cands[i].Provider {
+			workers++
+		}
+	}
+	return workers > 1 && c.d.event != nil
 }
 
 // pick chooses among the candidates of the last look and counts the call in there.
@@ -177,6 +195,9 @@ func (c *call) pick(overflow bool) (Lease, route.Reason) {
 		if ok {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
+			if c.known && !c.paid {
+				c.g.prefixes.Add(&c.chain, c.at)
+			}
 			return l, why
 		}
 		// It filled up or went away since the look: pass it over, and wait as for a full one.

@@ -315,8 +315,13 @@ func TestAProviderServesWhoMayNotWait(t *testing.T) {
 	}
 	r.pool.idleRow(t)
 	r.pool.set(route.Candidate{ID: "paid", Ready: true, Provider: true, State: "ready"}, goodAnswer(t))
+	if got := r.post(t, "/v1/chat/completions", chatBody); got.status != 429 {
+		t.Errorf("with one that is for workers that are down: %d %s, want 429: nobody said that overload may cost money", got.status, got.body)
+	}
+	r.pool.idleRow(t)
+	r.pool.set(route.Candidate{ID: "paid", Ready: true, Provider: true, Overload: true, State: "ready"}, r.pool.urls["paid"])
 	if got := r.post(t, "/v1/chat/completions", chatBody); got.status != 200 {
-		t.Errorf("with one: %d %s, want 200", got.status, got.body)
+		t.Errorf("with one that may: %d %s, want 200", got.status, got.body)
 	}
 	if row := r.pool.idleRow(t); row.Class != api.ClassFailover {
 		t.Errorf("class %s, want failover", row.Class)

@@ -134,6 +134,11 @@ func (q *request) parseOptions(d *dialect) error {
 	return nil
 }
 
+// kept reports whether the request asks for something that stays behind at the worker: sent again, it would be there twice.
+func (q *request) kept() bool {
+	return gjson.GetBytes(q.body, "store").Bool() || gjson.GetBytes(q.body, "background").Bool()
+}
+
 // raw is the member's value as it is written, nil where the body has none.
 func (q *request) raw(m member) []byte {
 	if m.value == 0 {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -41,6 +42,10 @@ type Lease struct {
 	Release func() time.Duration
 	// Report says what became of the request, for the upstream's breaker. It is called once.
 	Report func(r route.Result)
+	// Beat counts the signs of life that the upstream gives: content of streams, whole answers. nil: nobody looks.
+	Beat *atomic.Int64
+	// Busy says that the upstream asked to be left alone for d. nil: nobody listens.
+	Busy func(d time.Duration)
 }
 
 // Need is what is known of a request that may be paid for.

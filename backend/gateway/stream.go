@@ -169,6 +169,7 @@ func (c *call) pass(p []byte, now time.Time) error {
 	}
 	if d := c.tap.events - c.tokens.Load(); d > 0 {
 		c.tokens.Add(d)
+		c.beat(d)
 		if c.g.Tokens != nil {
 			c.g.Tokens(int(d))
 		}

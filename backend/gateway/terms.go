@@ -48,7 +48,7 @@ var rules = map[string]rule{
 	"tool_choice":                anything, "parallel_tool_calls": anything, // without tools they say nothing
 	"reasoning_effort": anything, "thinking_token_budget": anything, "documents": anything,
 	"priority": anything, "session_id": anything, "cache_salt": anything, "request_id": anything, "stream_interval": anything,
-	"metadata": anything, "store": anything, "service_tier": anything, "safety_identifier": anything,
+	"metadata": anything, "service_tier": anything, "safety_identifier": anything,
 	"prompt_cache_key": anything, "verbosity": anything, "return_tokens_as_token_ids": anything, "spaces_between_special_tokens": anything,
 	"chat_template": shapes, "chat_template_kwargs": shapes, "add_special_tokens": shapes, "media_io_kwargs": shapes, "mm_processor_kwargs": shapes,
 	"tools": nothing, "functions": nothing, "function_call": nothing,
@@ -58,8 +58,9 @@ var rules = map[string]rule{
 	"bad_words": nothing, // one of several tokens may span the cut
 	"echo":      nothing, "return_token_ids": nothing, "use_beam_search": nothing, "suffix": nothing, "prompt_embeds": nothing,
 	"truncate_prompt_tokens": nothing, "kv_transfer_params": nothing, "logits_processors": nothing,
-	"include_reasoning":   yes, // what the client is not shown, we do not know
-	"skip_special_tokens": yes, // written out, they would be read as text
+	"store":               nothing, // it would be stored in pieces
+	"include_reasoning":   yes,     // what the client is not shown, we do not know
+	"skip_special_tokens": yes,     // written out, they would be read as text
 	"messages":            own, "prompt": own, "max_tokens": own, "max_completion_tokens": own, "min_tokens": own, "stop": own, "best_of": own,
 	"response_format": own, "stream_options": own, "add_generation_prompt": own, "continue_final_message": own,
 }

@@ -10,6 +10,8 @@ type Candidate struct {
 	Waiting  float64 // requests queued in it, as last scraped; 0 where not known
 	KV       float64 // share of its KV cache in use, 0..1; 0 where not known
 	Open     bool    // its breaker is open
+	Busy     bool    // it asked to be left alone for a while: as good as full
+	Prefix   float64 // share of the request's prompt that it has computed before, 0..1, as far as is known
 
 	Overload bool // a provider that may serve too when workers only have too much to do
 

@@ -61,7 +61,7 @@ func pick(req Request, cands []Candidate, rnd uint64, providers, busy bool) (int
 			break
 		}
 	}
-	best, ties, at := -1.0, 0, -1
+	best, ties, at, other := -1.0, 0, -1, -1
 	for i := range cands {
 		c := &cands[i]
 		if c.Provider != providers || !c.Ready || c.full() || req.tried(c.ID) || c.Open && (closed || providers) || busy && !c.Overload {
@@ -69,16 +69,25 @@ func pick(req Request, cands []Candidate, rnd uint64, providers, busy bool) (int
 		}
 		switch s := Score(req, c); {
 		case s > best+tie:
-			best, ties, at = s, 1, i
+			best, ties, at, other = s, 1, i, -1
 		case s > best-tie:
-			// Each of n equals is kept with probability 1/n.
+			// Of n that are as good as equal two are kept: each is at with probability 1/n.
 			ties++
-			if rnd%uint64(ties) == 0 {
+			switch rnd % uint64(ties) {
+			case 0:
+				if ties == 2 {
+					other = at
+				}
 				at = i
+			case 1:
+				other = i
 			}
 			rnd = rnd*6364136223846793005 + 1442695040888963407
 			rnd ^= rnd >> 32
 		}
+	}
+	if other >= 0 && busier(&cands[at], &cands[other]) {
+		at = other // the better of two at random: many who look at the same figures do not all go to one
 	}
 	switch {
 	case at < 0:
@@ -91,8 +100,13 @@ func pick(req Request, cands []Candidate, rnd uint64, providers, busy bool) (int
 	return at, Best
 }
 
-// tie is how near two scores must be to count as equal.
-const tie = 1e-9
+// busier reports whether a has more of its batch to do than b.
+func busier(a, b *Candidate) bool {
+	return load(Request{}, a) < load(Request{}, b)
+}
+
+// tie is how near two scores must be to count as equal: figures that are a second old differ by as much for no reason.
+const tie = 1e-3
 
 // none says why no worker was picked. The strongest hope wins: full before starting before tried.
 func none(req Request, cands []Candidate) Reason {
@@ -123,7 +137,7 @@ func none(req Request, cands []Candidate) Reason {
 
 var hope = [...]int{Down: 0, Tried: 1, Starting: 2, Full: 3}
 
-func (c *Candidate) full() bool { return c.MaxSeqs > 0 && c.InFlight >= c.MaxSeqs }
+func (c *Candidate) full() bool { return c.Busy || c.MaxSeqs > 0 && c.InFlight >= c.MaxSeqs }
 
 func (r *Request) tried(id string) bool {
 	return len(r.Tried) > 0 && slices.Contains(r.Tried, id)

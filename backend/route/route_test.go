@@ -101,10 +101,10 @@ func TestPickDoesNotAllocate(t *testing.T) {
 }
 
 func FuzzScores(f *testing.F) {
-	f.Add(3, 8, 1.5, 0.4)
-	f.Add(-1, -1, math.Inf(1), math.NaN())
-	f.Fuzz(func(t *testing.T, inFlight, seqs int, waiting, kv float64) {
-		c := Candidate{InFlight: inFlight, MaxSeqs: seqs, Waiting: waiting, KV: kv}
+	f.Add(3, 8, 1.5, 0.4, 0.5)
+	f.Add(-1, -1, math.Inf(1), math.NaN(), math.Inf(-1))
+	f.Fuzz(func(t *testing.T, inFlight, seqs int, waiting, kv, prefix float64) {
+		c := Candidate{InFlight: inFlight, MaxSeqs: seqs, Waiting: waiting, KV: kv, Prefix: prefix}
 		sum := 0.0
 		for _, s := range Scorers {
 			sum += s.Weight

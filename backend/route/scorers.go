@@ -9,8 +9,9 @@ var Scorers = []struct {
 	Weight float64
 	Rate   Scorer
 }{
-	{"load", 0.75, load},
-	{"kv", 0.25, kv},
+	{"load", 0.6, load},
+	{"kv", 0.2, kv},
+	{"prefix", 0.2, prefix},
 }
 
 // Score is the weighted sum of all Scorers, in [0,1].
@@ -45,6 +46,14 @@ func load(_ Request, c *Candidate) float64 {
 func kv(_ Request, c *Candidate) float64 {
 	k := unit(c.KV)
 	return 1 - k*k*k*k
+}
+
+// prefix draws a conversation back to where its past is cached. The share is squared, so that a system prompt
+// that all requests have in common does not herd them; and the weight is such that a conversation's
+// worker may have at most a third of its batch more to do than another.
+func prefix(_ Request, c *Candidate) float64 {
+	p := unit(c.Prefix)
+	return p * p
 }
 
 // unit clamps to [0,1]; NaN gives 0.

@@ -42,6 +42,7 @@ type host struct {
 	pid      int
 	notices  []api.Notice
 	readings map[string]*reading // by URL
+	hung     func(string)        // Options.Hung
 }
 
 // proc is a fake server.
@@ -291,6 +292,7 @@ func (h *host) options(state string) Options {
 		Launchers: map[string]launch.Launcher{kindVLLM: h, kindSim: h, kindAttach: h},
 		Self:      []string{"/bin/vllmdeck"},
 		State:     state,
+		Hung:      h.hung,
 		HTTP:      &http.Client{Transport: h},
 		HasGPU:    func() bool { return false },
 		Notice: func(n api.Notice) {

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -113,6 +114,18 @@ func (p *Pool) InFlight(name string) int {
 // Changed gives a channel that is closed when a worker becomes ready or is no longer, and when
 // a slot frees. Get it before looking at what may change.
 func (p *Pool) Changed() <-chan struct{} { return p.wake.changed() }
+
+// Wake makes those who wait on Changed look again: something has changed that the pool does not know of.
+func (p *Pool) Wake() { p.wake.wake() }
+
+// Beat gives the count of a worker's signs of life, which whoever gets something of an answer from it raises. A worker that shows
+// one is not hung, whatever its metrics say. nil if there is no such worker.
+func (p *Pool) Beat(name string) *atomic.Int64 {
+	if w := p.set.Load().byName[name]; w != nil {
+		return &w.beat
+	}
+	return nil
+}
 
 // Failed says that a request found a worker failing: it is probed at once, and unrouted if the
 // probe fails.

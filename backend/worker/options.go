@@ -40,6 +40,7 @@ const (
 	stillAfter   = 45 * time.Second // no progress for so long: ask for a token
 	stillLimit   = 15 * time.Second // … which may take so long
 	stillRecheck = 10 * time.Second
+	hungCanaries = 4 // so many more that give no token, a minute at least, and the worker is restarted
 )
 
 // Options is what a Pool is built from. Set before NewPool, not changed after.
@@ -54,6 +55,8 @@ type Options struct {
 
 	// Notice is told what an operator should know; nil: nobody.
 	Notice func(api.Notice)
+	// Hung is told of a worker that gives no token any more: what is with it waits in vain. It must not block; nil: nobody.
+	Hung func(worker string)
 	// Scraper makes a reader of one server's metrics, anew at each start; nil: none are read.
 	Scraper func(url, key string) Scraper
 	// Check looks before a start whether it can succeed; nil: it is tried.
@@ -95,6 +98,9 @@ func (o *Options) fill() {
 	}
 	if o.Notice == nil {
 		o.Notice = func(api.Notice) {}
+	}
+	if o.Hung == nil {
+		o.Hung = func(string) {}
 	}
 	if o.Check == nil {
 		o.Check = func(launch.Spec) error { return nil }

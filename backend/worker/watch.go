@@ -64,6 +64,10 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 		}
 		w.stall(fmt.Sprintf("%s does not answer /health (%s): requests go elsewhere", w.name, l.problem))
 	}
+	// One that stays away is asked for a token too: the answer to that decides whether it is restarted.
+	if !l.answers && time.Since(l.still.asked) >= stillRecheck {
+		w.suspect(ctx, l, 0)
+	}
 }
 
 // stall unroutes a worker that lives but does not serve.

@@ -23,6 +23,7 @@ type worker struct {
 	wake  *waker
 	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
+	beat  atomic.Int64 // signs of life that those who use it have seen
 
 	mail  chan func(context.Context) // run by the loop, one at a time
 	doubt chan struct{}              // somebody doubts that it serves

@@ -98,7 +98,7 @@ func statusText(s *api.Snapshot) string {
 	}
 	b.WriteString("\n\n")
 	workerTable(&b, s)
-	if len(s.Workers) == 0 {
+	if len(s.Workers) == 0 && len(s.Providers) == 0 {
 		b.WriteString("no workers: \"vllmdeck init\" writes a config from what this machine has\n")
 	}
 	t := s.Traffic
@@ -119,6 +119,16 @@ func statusText(s *api.Snapshot) string {
 		b.WriteString("   SIMULATED")
 	}
 	b.WriteByte('\n')
+	for _, p := range s.Providers {
+		fmt.Fprintf(&b, "%-9s %s  today %s%s", safe(p.Name), p.State, usd(p.SpentDay), ofCap(p.CapDay))
+		if p.CapMonth != nil {
+			fmt.Fprintf(&b, "   month %s%s", usd(p.SpentMonth), ofCap(p.CapMonth))
+		}
+		if p.Error != "" {
+			fmt.Fprintf(&b, "   %s", safe(p.Error))
+		}
+		b.WriteByte('\n')
+	}
 	for _, line := range m.Missing {
 		fmt.Fprintf(&b, "          %s\n", safe(line))
 	}
@@ -128,6 +138,14 @@ func statusText(s *api.Snapshot) string {
 		}
 	}
 	return b.String()
+}
+
+// ofCap is what follows an amount that is limited.
+func ofCap(limit *api.Nanos) string {
+	if limit == nil {
+		return ""
+	}
+	return " of " + usd(limit)
 }
 
 // workerTable lists the workers, and below them what is wrong with any.
