@@ -239,11 +239,13 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 	mark := meter.Begin(now)
 	var once sync.Once
 	var share time.Duration
+	var released time.Time
 	return gateway.Lease{
 		URL: t.URL, Model: t.Model, Key: t.Key, Simulated: t.Simulated,
 		Release: func() time.Duration {
 			once.Do(func() {
-				share = meter.End(time.Now(), mark)
+				released = time.Now()
+				share = meter.End(released, mark)
 				release()
 			})
 			return share
@@ -258,8 +260,12 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 			}
 		},
 		Report: func(r route.Result) {
+			at := released // a moment ago, by the same goroutine
+			if at.IsZero() {
+				at = time.Now()
+			}
 			s.mu.Lock()
-			s.breaker.End(attempt, r, time.Now())
+			s.breaker.End(attempt, r, at)
 			s.mu.Unlock()
 			if r == route.Failed {
 				u.pool.Failed(id)
