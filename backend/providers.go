@@ -71,6 +71,11 @@ func (p *providers) apply(c *config.Config, table *cost.Table) error {
 		p.all[name] = a
 	}
 	p.listed = listed
+	for _, a := range p.all {
+		if !slices.Contains(listed, a) {
+			a.Close()
+		}
+	}
 	return nil
 }
 
@@ -111,6 +116,13 @@ func (p *providers) load(ctx context.Context, now time.Time) error {
 		a.Load(spent)
 	}
 	return nil
+}
+
+// any says whether there is or was a provider.
+func (p *providers) any() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.all) > 0
 }
 
 // each calls f with every provider there is or was.
