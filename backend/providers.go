@@ -118,6 +118,13 @@ func (p *providers) load(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// any says whether there is or was a provider.
+func (p *providers) any() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.all) > 0
+}
+
 // each calls f with every provider there is or was.
 func (p *providers) each(f func(a *paidAPI)) {
 	p.mu.RLock()

@@ -186,7 +186,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
 		})
 	}
 	return dst
@@ -197,9 +197,12 @@ func coming(w *api.Worker) bool {
 	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
 }
 
-func stateWord(w *api.Worker) string {
-	if w.Stalled {
+func stateWord(w *api.Worker, busy bool) string {
+	switch {
+	case w.Stalled:
 		return "stalled"
+	case busy && w.State == api.Ready:
+		return "busy, by its own word"
 	}
 	return string(w.State)
 }
@@ -236,11 +239,13 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 	mark := meter.Begin(now)
 	var once sync.Once
 	var share time.Duration
+	var released time.Time
 	return gateway.Lease{
 		URL: t.URL, Model: t.Model, Key: t.Key, Simulated: t.Simulated,
 		Release: func() time.Duration {
 			once.Do(func() {
-				share = meter.End(time.Now(), mark)
+				released = time.Now()
+				share = meter.End(released, mark)
 				release()
 			})
 			return share
@@ -255,8 +260,12 @@ func (u *upstreams) Acquire(id string) (gateway.Lease, bool) {
 			}
 		},
 		Report: func(r route.Result) {
+			at := released // a moment ago, by the same goroutine
+			if at.IsZero() {
+				at = time.Now()
+			}
 			s.mu.Lock()
-			s.breaker.End(attempt, r, time.Now())
+			s.breaker.End(attempt, r, at)
 			s.mu.Unlock()
 			if r == route.Failed {
 				u.pool.Failed(id)

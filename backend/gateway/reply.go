@@ -124,8 +124,13 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 			return nil, errTaken
 		}
 		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
-		cn.limit = time.Now().Add(wait)
-		_ = cn.SetReadDeadline(cn.limit) // a closed connection says so at the next read
+		cn.began = time.Now()
+		// On a busy connection the limit of the request before is as good, if it is near.
+		at := cn.began.Add(wait)
+		if d := at.Sub(cn.limit); d < 0 || d > wait/100 {
+			cn.limit = at
+			_ = cn.SetReadDeadline(at) // a closed connection says so at the next read
+		}
 		rep, err := cn.roundTrip(msg.b, rest)
 		if err == nil {
 			rep.stop = stop

@@ -42,6 +42,7 @@ type conn struct {
 	host  *host
 	since time.Time // idle since
 	kept  bool      // it has served a request before
+	began time.Time // the request that is on it
 	limit time.Time // the read deadline that is set
 	rep   reply     // the answer on it: there is one at a time
 }
@@ -160,7 +161,6 @@ const staleTime = time.Second
 // errStale the request may be sent again on a fresh connection.
 func (c *conn) roundTrip(head []byte, rest [][]byte) (*reply, error) {
 	var err error
-	start := time.Now()
 	if len(rest) == 0 {
 		_, err = c.Write(head)
 	} else {
@@ -176,7 +176,7 @@ func (c *conn) roundTrip(head []byte, rest [][]byte) (*reply, error) {
 			err = peek
 		}
 		var timeout net.Error
-		if c.kept && time.Since(start) < staleTime && (!errors.As(err, &timeout) || !timeout.Timeout()) {
+		if c.kept && time.Since(c.began) < staleTime && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			return nil, errStale
 		}
 		return nil, unexpected(err)
