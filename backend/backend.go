@@ -156,6 +156,9 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 
 // rate has an answer's health rated off the hot path.
 func (b *Backend) rate(r *api.Request, prompt, answer string) {
+	if n := len(r.Attempts); n > 0 && r.Attempts[n-1].Provider {
+		return // another model gave it: it says nothing about ours
+	}
 	id := r.ID
 	b.ratings.Offer(quality.Job{
 		Model: r.Model, Answer: quality.Answer{Prompt: prompt, Text: answer, Finish: r.Finish},

@@ -12,12 +12,8 @@ import (
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
-const (
-	// guessable is how long a key of the config must be, in characters, to count as beyond guessing.
-	guessable = 24
-	// shownKeys is how many keys a snapshot has at most.
-	shownKeys = 100
-)
+// guessable is how long a key of the config must be, in characters, to count as beyond guessing.
+const guessable = 24
 
 // clientKeys gives the keys of the config and those of the database, as the gateway keeps them.
 // One name must be one key.

@@ -57,7 +57,7 @@ func (r *rig) ask(text string, tokens int) (int, string) {
 // used is what the engine shows of a key.
 func (r *rig) used(name string) api.KeyUse {
 	r.t.Helper()
-	for _, k := range r.gateway.Keys.Keys(time.Now(), 100) {
+	for _, k := range r.gateway.Keys.Keys(time.Now()) {
 		if k.Name == name {
 			return *k.Use
 		}
@@ -106,7 +106,7 @@ func TestABudgetOutlivesTheEngine(t *testing.T) {
 	}
 	defer next.endLife()
 	defer next.closeStores()
-	for _, k := range next.gateway.Keys.Keys(time.Now(), 9) {
+	for _, k := range next.gateway.Keys.Keys(time.Now()) {
 		if k.Use.Day != use.Day || k.Use.Month != use.Month {
 			t.Errorf("the next engine counts %v and %v, want %v of the one before", k.Use.Day, k.Use.Month, use.Day)
 		}

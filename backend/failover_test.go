@@ -166,6 +166,9 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 		s = r.snapshot()
 		return slices.ContainsFunc(s.Money.Classes, func(c api.ClassCost) bool { return c.Class == api.ClassFailover && c.Requests == 2 })
 	})
+	if s.Answers.Rated > 1 {
+		t.Errorf("%d answers are rated, want the worker's alone: the provider's are another model's", s.Answers.Rated)
+	}
 	if s.Money.Requests != 1 {
 		t.Errorf("%d requests count for savings, want the worker's alone", s.Money.Requests)
 	}

@@ -71,6 +71,11 @@ func (p *providers) apply(c *config.Config, table *cost.Table) error {
 		p.all[name] = a
 	}
 	p.listed = listed
+	for _, a := range p.all {
+		if !slices.Contains(listed, a) {
+			a.Close()
+		}
+	}
 	return nil
 }
 

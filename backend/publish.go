@@ -81,20 +81,21 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Demo: b.opts.Demo, Simulated: allSimulated(s.Workers), Status: status(s.Models), Stopping: b.stopping.Load(),
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
-	s.Requests = b.requests()
-	s.Keys = b.gateway.Keys.Keys(now, shownKeys)
+	keys, size := trimKeys(b.gateway.Keys.Keys(now))
+	s.Keys, s.Requests = keys, b.requests(requestsRoom-size)
 	return s
 }
 
-// requests lists those in flight first, oldest first, then the newest that ended.
-func (b *Backend) requests() []api.Request {
+// requests lists those in flight first, oldest first, then the newest that ended, as many as fit
+// into room.
+func (b *Backend) requests(room int) []api.Request {
 	out := b.gateway.InFlight([]api.Request{})
 	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
 	out = b.recent.list(out, maxRequests-len(out))
-	return trim(out)
+	return trim(out, room)
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {

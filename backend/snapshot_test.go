@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/gateway"
 )
 
 // TestSnapshotSize fills every part of an engine with 16 workers in the middle of an outage: each
@@ -45,6 +46,17 @@ func TestSnapshotSize(t *testing.T) {
 			Error: long, Started: now,
 		}})
 	}
+	var keys []gateway.Key
+	for i := range 300 {
+		k := gateway.Key{Key: api.Key{Name: fmt.Sprintf("the-key-of-team-%d", i), ID: fmt.Sprint("abcd", i), Source: api.KeyFromDatabase, Created: now, Expires: now.Add(time.Hour)}}
+		k.Limits = api.KeyLimits{
+			Models: []string{"some/quite-long-model-name-70b-instruct", "default"}, Requests: 123456, Tokens: 123456789, Parallel: 12345,
+			Day: new(api.Nanos(1234567891234)), Month: new(api.Nanos(1234567891234)), Priority: api.PriorityNormal,
+		}
+		k.Spent = gateway.Spent{Day: 123456789123, Month: 123456789123, Unpriced: 123456}
+		keys = append(keys, k)
+	}
+	e.gateway.Keys.Set(keys)
 	s := e.build(now)
 	noise := func(n int) api.Series {
 		out := make(api.Series, n)
@@ -74,8 +86,11 @@ func TestSnapshotSize(t *testing.T) {
 	if len(text) >= limit {
 		t.Errorf("the snapshot has %d bytes, want less than %d:%s", len(text), limit, sizes(t, text))
 	}
-	if len(s.Requests) < 40 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
-		t.Errorf("it has %d requests, %d notices and %d windows, want at least 40 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
+	if len(s.Keys) < 20 || len(s.Keys) > 100 {
+		t.Errorf("it has %d of 300 keys, want some", len(s.Keys))
+	}
+	if len(s.Requests) < 32 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
+		t.Errorf("it has %d requests, %d notices and %d windows, want at least 32 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
 	}
 	if got := s.Requests[0].Error; len(got) < 490 || strings.Contains(got, "\ufffd") {
 		t.Errorf("the newest error is cut to %d bytes, or within a character: %q", len(got), got)
@@ -103,7 +118,7 @@ func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
 	for range maxRequests {
 		all = append(all, api.Request{Attempts: []api.Attempt{{Upstream: "w0"}}})
 	}
-	if got := len(trim(all)); got != maxRequests {
+	if got := len(trim(all, requestsRoom)); got != maxRequests {
 		t.Errorf("%d of %d are shown", got, maxRequests)
 	}
 }
@@ -158,5 +173,19 @@ func TestALedgerThatCannotBeWrittenIsANoticeUntilItCan(t *testing.T) {
 	}
 	if list := b.list(); len(list) != maxNotices || !list[maxNotices-1].Active {
 		t.Errorf("%d notices, the last %+v: want %d, and that what is still true stays", len(list), list[len(list)-1], maxNotices)
+	}
+}
+
+func TestTheKeysThatWereUsedLastAreShown(t *testing.T) {
+	var all []api.Key
+	for i := range 1000 {
+		all = append(all, api.Key{Name: fmt.Sprintf("k%03d", i), Use: &api.KeyUse{Last: time.Unix(int64(i), 0)}})
+	}
+	got, _ := trimKeys(all)
+	if len(got) < 20 || len(got) == 1000 || got[len(got)-1].Name != "k999" || got[0].Name != fmt.Sprintf("k%03d", 1000-len(got)) {
+		t.Errorf("%d are shown, from %s to %s; want the last ones, by name", len(got), got[0].Name, got[len(got)-1].Name)
+	}
+	if got, _ := trimKeys(all[:10]); len(got) != 10 || got[0].Name != "k000" {
+		t.Errorf("of ten %d are shown, from %s", len(got), got[0].Name)
 	}
 }

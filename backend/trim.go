@@ -2,6 +2,7 @@ package backend
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -10,10 +11,11 @@ import (
 // test has an error to tell. Foreign texts are whole until a part's room for them is used up, and
 // from there on in short. The ledger and the logs have them all.
 const (
-	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize
+	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, and of keys
 	errorsRoom   = 24 << 10 // of the errors in them
 	noticesRoom  = 16 << 10
 	promptsRoom  = 4 << 10
+	keysRoom     = 16 << 10 // as estimated by keySize
 )
 
 // requestSize is about how many bytes of JSON a request takes, each attempt attemptSize more,
@@ -22,6 +24,9 @@ const (
 	requestSize = 560
 	attemptSize = 140
 )
+
+// keySize is about how many bytes of JSON a key takes, without its models.
+const keySize = 500
 
 // fitter shortens texts to most bytes each while there is room for all, and then to least.
 type fitter struct{ room, most, least int }
@@ -32,10 +37,9 @@ func (f *fitter) fit(text string) string {
 	return text
 }
 
-// trim makes requests fit for a snapshot. The last ones go if there is no room for them.
-func trim(requests []api.Request) []api.Request {
+// trim makes requests fit for a snapshot. The last ones go if they do not fit into room.
+func trim(requests []api.Request, room int) []api.Request {
 	f := fitter{errorsRoom, 500, 60}
-	room := requestsRoom
 	for i := range requests {
 		r := &requests[i]
 		r.Prices, r.PriceVersion = nil, "" // the ledger's; a snapshot has the baseline's once, in Money
@@ -52,6 +56,27 @@ func trim(requests []api.Request) []api.Request {
 		}
 	}
 	return requests
+}
+
+// trimKeys makes keys fit for a snapshot. Where there is no room for all, those that were used last
+// are shown, each with all its models. It gives their size too.
+func trimKeys(keys []api.Key) ([]api.Key, int) {
+	byUse := slices.Clone(keys)
+	slices.SortStableFunc(byUse, func(a, b api.Key) int { return b.Use.Last.Compare(a.Use.Last) })
+	used := 0
+	for i := range byUse {
+		size := keySize
+		for _, m := range byUse[i].Limits.Models {
+			size += len(m) + len(`"",`)
+		}
+		if used+size > keysRoom {
+			byUse = byUse[:i]
+			break
+		}
+		used += size
+	}
+	slices.SortStableFunc(byUse, func(a, b api.Key) int { return strings.Compare(a.Name, b.Name) })
+	return byUse, used
 }
 
 func trimNotices(notices []api.Notice) []api.Notice {

@@ -139,7 +139,8 @@ func (u *upstreams) Models() []api.Model {
 		am := api.Model{Name: m.Name, Aliases: m.Aliases, Baseline: m.Baseline}
 		for _, a := range n.paid[m.Name] {
 			am.Providers = append(am.Providers, a.Name())
-			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK
+			// Not while requests such as the last one find no room under the cap, though smaller ones might.
+			am.Backed = am.Backed || u.paid.fit(a, m.Name, now) == api.ProviderOK && a.Status(now).State == api.ProviderOK
 		}
 		for _, name := range n.workers[m.Name] {
 			w, ok := u.pool.Status(name)
@@ -185,7 +186,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
 			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w),
+			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
 		})
 	}
 	return dst
@@ -196,9 +197,12 @@ func coming(w *api.Worker) bool {
 	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
 }
 
-func stateWord(w *api.Worker) string {
-	if w.Stalled {
+func stateWord(w *api.Worker, busy bool) string {
+	switch {
+	case w.Stalled:
 		return "stalled"
+	case busy && w.State == api.Ready:
+		return "busy, by its own word"
 	}
 	return string(w.State)
 }

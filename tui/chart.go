@@ -84,13 +84,30 @@ func newestPoint(w *api.Window, n int) (newest, step int64) {
 	return (end - int64(w.Bucket)) / step, step
 }
 
-// partialFrom is the first of n points that is still filling.
+// cellPoints is points for a chart with two of them in a cell. It moves by whole cells, at the price
+// of half a cell that is empty now and then: by halves, every cell of the chart would be sent twice
+// as often.
+func cellPoints(w *api.Window, s api.Series, n int, f fold) []float64 {
+	pts := points(w, s, n, f)
+	if n > 0 && ahead(w, n) > 0 {
+		pts = append(pts[1:], math.NaN())
+	}
+	return pts
+}
+
+// ahead is how many points of a chart's last cell have not begun: 0 or 1.
+func ahead(w *api.Window, n int) int {
+	newest, _ := newestPoint(w, n)
+	return int(1 - newest&1)
+}
+
+// partialFrom is the first of n points of a chart that is still filling.
 func partialFrom(w *api.Window, n int) int {
 	newest, step := newestPoint(w, n)
 	if step <= 0 || w.Partial >= 1 {
 		return n
 	}
-	return n - 1 - int(newest-(w.End.UnixNano()-int64(w.Bucket))/step)
+	return n - 1 - int(newest-(w.End.UnixNano()-int64(w.Bucket))/step) - ahead(w, n)
 }
 
 // nice is the least top of an axis for v: a small multiple of a 1-2-5 step, so that its half is a

@@ -51,10 +51,44 @@ func TestTheNewestPointIsKnown(t *testing.T) {
 			if pts := points(&next, next.Output, n, foldMean); !known(pts[n-1]) {
 				t.Fatalf("n=%d after %d buckets: the newest point is unknown", n, k)
 			}
-			if d := partialFrom(&next, n); d < 0 || d >= n {
+			pts := cellPoints(&next, next.Output, n, foldMean)
+			if known(pts[n-1]) != (ahead(&next, n) == 0) || n > 1 && !known(pts[n-2]) {
+				t.Fatalf("n=%d after %d buckets: the newest cell is %v", n, k, pts[max(n-2, 0):])
+			}
+			if d := partialFrom(&next, n); d < -1 || d >= n {
 				t.Fatalf("n=%d after %d buckets: partial from %d", n, k, d)
 			}
 		}
+	}
+}
+
+// A chart moves by whole cells: two buckets on it is where it was, or one or more cells further.
+func TestAChartMovesByWholeCells(t *testing.T) {
+	w := windowOf(time.Minute, fixedNow, 1)
+	const n = 142
+	shift := func(a, b []float64) int {
+		for by := range 12 {
+			same := true
+			for i := by + 4; i < n-8; i++ {
+				same = same && (a[i] == b[i-by] || !known(a[i]) && !known(b[i-by]))
+			}
+			if same {
+				return by
+			}
+		}
+		return -1
+	}
+	first, moved := cellPoints(&w, w.Output, n, foldMean), 0
+	for k := 1; k < 8; k++ {
+		next := later(w, k)
+		by := shift(first, cellPoints(&next, next.Output, n, foldMean))
+		if by < 0 || by%2 != 0 {
+			t.Errorf("after %d buckets the chart has moved by %d halves of a cell", k, by)
+		}
+		moved = max(moved, by)
+	}
+	if moved == 0 {
+		t.Error("the chart never moved")
 	}
 }
 

@@ -60,11 +60,12 @@ type Console struct {
 	cursor int // chart cursor: buckets back from the newest; -1 off
 	mouse  bool
 
-	snap   *api.Snapshot // what is shown
-	live   *api.Snapshot // the newest; differs while paused
-	gotAt  time.Time     // of live
-	err    error         // why the last fetch brought nothing
-	paused bool
+	snap    *api.Snapshot // what is shown
+	live    *api.Snapshot // the newest; differs while paused
+	gotAt   time.Time     // of live
+	fetched uint64        // snapshots so far
+	err     error         // why the last fetch brought nothing
+	paused  bool
 
 	workers, requests, notices, prompts list
 	filters                             map[paneID]filter
@@ -309,6 +310,7 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		return next
 	}
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
+	c.fetched++
 	if !c.paused {
 		c.snap = c.live
 		c.sync()

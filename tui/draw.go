@@ -76,10 +76,36 @@ func (c *Console) pane(r Rect) []string {
 	key := cacheKey{snap: c.snap, rect: r, focus: r.Pane == c.focused(), rev: c.rev, extra: c.extra(r.Pane)}
 	if old, ok := c.cache[r.Pane]; ok && old.key == key {
 		return old.lines
+	} else if ok && c.mayWait(r.Pane, key, old) {
+		return old.lines
 	}
 	lines := c.drawPane(r, key.focus)
 	c.cache[r.Pane] = cached{key, lines}
 	return lines
+}
+
+// mayWait says that a pane stays as it was although the snapshot is newer. Panes side by side take turns:
+// the terminal is sent every line from its first change to its last, so that two charts that change
+// together cost the whole line between them. Nobody reads twice a second what takes its turn.
+func (c *Console) mayWait(id paneID, key cacheKey, old cached) bool {
+	turn, of := uint64(0), uint64(2)
+	switch id {
+	case paneThroughput, paneRequests:
+	case paneLatency, paneMoney, paneHealth:
+		turn = 1
+	case paneStages:
+		turn = 2
+	default:
+		return false
+	}
+	if id <= paneStages && c.shows(paneStages) {
+		of = 3
+	}
+	if c.zoom != paneNone || old.key.snap == nil {
+		return false
+	}
+	key.snap = old.key.snap
+	return key == old.key && c.fetched%of != turn
 }
 
 // extra is what a pane depends on besides snapshot and rev.

@@ -218,3 +218,46 @@ func TestWhatIsNotKnownOfARequestIsNotShown(t *testing.T) {
 		t.Errorf("an answer that was not streamed is split into prefill and decode:\n%s", got)
 	}
 }
+
+// The terminal is sent a line from its first change to its last: charts side by side must not change
+// with the same snapshot, or the whole line between them goes over the wire.
+func TestChartsSideBySideTakeTurns(t *testing.T) {
+	for _, tc := range []struct {
+		size  [2]int
+		panes []paneID
+	}{{sizes[1], []paneID{paneThroughput, paneLatency}}, {sizes[2], []paneID{paneThroughput, paneLatency, paneStages}}} {
+		c := at(tc.size[0], tc.size[1], fixture("real", fixedNow), Options{})
+		frame(t, c)
+		drawn := map[paneID]int{}
+		for i := range 12 {
+			before := map[paneID]*api.Snapshot{}
+			for _, id := range tc.panes {
+				before[id] = c.cache[id].key.snap
+			}
+			c.Update(snapshotMsg{snap: fixture("real", fixedNow.Add(time.Duration(i+1)*api.Tick))})
+			frame(t, c)
+			n := 0
+			for _, id := range tc.panes {
+				if c.cache[id].key.snap != before[id] {
+					drawn[id]++
+					n++
+				}
+			}
+			if n > 1 {
+				t.Errorf("%v: %d charts changed at once", tc.size, n)
+			}
+		}
+		for _, id := range tc.panes {
+			if want := 12 / len(tc.panes); drawn[id] != want {
+				t.Errorf("%v: %s was drawn %d times in 12 snapshots, want %d", tc.size, spec(id).name, drawn[id], want)
+			}
+		}
+		press(c, "tab") // a key is answered at once
+		if id := c.focused(); c.cache[id].key.snap != c.snap {
+			frame(t, c)
+			if c.cache[id].key.snap != c.snap {
+				t.Errorf("%s is not drawn anew after a key", spec(id).name)
+			}
+		}
+	}
+}

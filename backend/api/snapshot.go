@@ -3,8 +3,7 @@ package api
 import "time"
 
 // Snapshot is one moment of the engine, whole. It is immutable once published. It stays under
-// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests,
-// 100 keys.
+// 256 kB of JSON with 16 workers: no log lines, at most 120 points a series, 120 requests.
 type Snapshot struct {
 	Schema   int       `json:"schema"`
 	Seq      uint64    `json:"seq"` // rises by one with each publication
@@ -21,7 +20,7 @@ type Snapshot struct {
 	Prompts  []Prompt  `json:"prompts"`        // prompt tests, newest first; at most 16
 	Notices  []Notice  `json:"notices"`        // what an operator should know, newest first; at most 100
 	Windows  []Window  `json:"windows"`        // one per span, shortest first
-	Keys     []Key     `json:"keys,omitempty"` // client keys that are not revoked, by name; at most 100
+	Keys     []Key     `json:"keys,omitempty"` // client keys that are not revoked, by name; those used last where there are many
 
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 }

@@ -42,6 +42,7 @@ func counted(t testing.TB, url, name string) float64 {
 // their prefix caches, and how many requests each worker had. If strange, each turn is written differently, so
 // that its past cannot be told from its bytes: the same prompts without affinity.
 func talk(t *testing.T, strange bool) (rate float64, shares map[string]int) {
+	t.Helper()
 	r := newRig(t)
 	o := sim.Options{MaxSeqs: 16, TTFT: 8 * time.Millisecond, ITL: 100 * time.Microsecond}
 	urls := []string{simulated(t, o), simulated(t, o)}

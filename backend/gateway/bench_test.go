@@ -175,7 +175,7 @@ func benchGateway(b *testing.B, kind string, client *http.Client) {
 		p.client = client
 		p.add("a", "http://"+upstream)
 		p.cands["m"][0].MaxSeqs = 256
-		g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true}
+		g := &Gateway{Upstreams: p, Accounts: books{p}, Log: slog.New(slog.DiscardHandler), CostInfo: true, Continue: true}
 		g.Keys.Set([]Key{key("bench", "xk_bench_0123456789abcdef")})
 		return g.Serve(ctx, ln, nil, time.Second)
 	})

@@ -96,30 +96,30 @@ func (c *call) continues(f *fault) error {
 // prepare counts the answer so far at the worker that is to go on with it.
 func (c *call) prepare(ctx context.Context) *fault {
 	s, t := c.sequel, &c.tap
-	count := func(text []byte) (int64, error) {
+	count := func(text []byte) (int64, string, error) {
 		return c.countAt(ctx, s.terms.question(c.d, c.req.body, c.modelName(), text, t.thought))
 	}
 	var err error
 	if s.prompt == 0 {
-		if s.prompt, err = count(nil); err != nil {
+		if s.prompt, _, err = count(nil); err != nil {
 			return unable(err)
 		}
 	}
-	all, err := count(t.text)
+	all, ids, err := count(t.text)
 	if err != nil {
 		return unable(err)
 	}
 	if bare := trimEnd(t.text); !s.over && len(bare) < len(t.text) {
 		// Some templates trim messages. Behind one, the worker would give the blanks once more.
-		n, err := count(bare)
+		_, same, err := count(bare)
 		if err != nil {
 			return unable(err)
 		}
-		if n == all {
+		if same == ids {
 			return &fault{msg: "the model's chat template cuts off the blanks that the answer so far ends in", status: http.StatusBadGateway, final: true, result: route.Neutral}
 		}
 	}
-	s.text = all - s.prompt
+	s.text = max(all-s.prompt, 0)
 	// Each event was a token at least. And while no finish_reason came, max_tokens was not reached.
 	s.sent = max(s.text, t.events)
 	if s.over && t.quiet {

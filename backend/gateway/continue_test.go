@@ -574,13 +574,17 @@ func wantLost(t *testing.T, r *rig, body, why string) {
 
 // TestWorkerThatBeginsAnewIsNotBelieved is a server that thinks again in the middle of an answer, and a template that trims.
 func TestWorkerThatBeginsAnewIsNotBelieved(t *testing.T) {
-	counting := func(t testing.TB, n int, evs ...string) string {
+	counting := func(t testing.TB, trims bool, evs ...string) string {
 		return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
 			if r.URL.Path == "/tokenize" {
 				w.Header().Set("Content-Type", "application/json")
-				text := gjson.GetBytes(b, "messages.#").Int()
-				fmt.Fprintf(w, `{"count":%d,"max_model_len":100,"tokens":[]}`, 10+n*int(text))
+				n, last := gjson.GetBytes(b, "messages.#").Int(), gjson.GetBytes(b, "messages|@reverse|0.content").Str
+				if trims {
+					last = strings.TrimSpace(last)
+				}
+				// However the text ends, there are as many tokens: blanks are a part of the one before them.
+				fmt.Fprintf(w, `{"count":%d,"max_model_len":100,"tokens":[%d]}`, 10+3*n, len(last))
 				return
 			}
 			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -592,12 +596,12 @@ func TestWorkerThatBeginsAnewIsNotBelieved(t *testing.T) {
 	thought := strings.Replace(evText("hm"), `"content"`, `"reasoning"`, 1)
 	t.Run("it thinks again", func(t *testing.T) {
 		a := events(t, evRole, thought, evText("So"))
-		b := counting(t, 3, evRole, thought, evText("So it is"), evFinish, evUsage, evDone)
+		b := counting(t, false, evRole, thought, evText("So it is"), evFinish, evUsage, evDone)
 		wantLost(t, second(t, a, b, continuing), story(""), "began the answer anew")
 	})
 	t.Run("it goes on after its reasoning", func(t *testing.T) {
 		a := events(t, evRole, thought, evText("So"))
-		b := counting(t, 3, evRole, evText(" it is"), evFinish, evUsage, evDone)
+		b := counting(t, false, evRole, evText(" it is"), evFinish, evUsage, evDone)
 		r := second(t, a, b, continuing)
 		got := readStreamed(t, r.post(t, "/v1/chat/completions", story("")))
 		if got.text != "So it is" || got.err != nil || got.dones != 1 {
@@ -606,8 +610,16 @@ func TestWorkerThatBeginsAnewIsNotBelieved(t *testing.T) {
 	})
 	t.Run("its template trims the answer so far", func(t *testing.T) {
 		a := events(t, evRole, evText("So"), evText(":\n\n"))
-		b := counting(t, 3, evRole, evText(" it is"), evFinish, evUsage, evDone)
+		b := counting(t, true, evRole, evText(" it is"), evFinish, evUsage, evDone)
 		wantLost(t, second(t, a, b, continuing), story(""), "template cuts off")
+	})
+	t.Run("its template does not", func(t *testing.T) {
+		a := events(t, evRole, evText("So"), evText(":\n\n"))
+		b := counting(t, false, evRole, evText("it is"), evFinish, evUsage, evDone)
+		got := readStreamed(t, second(t, a, b, continuing).post(t, "/v1/chat/completions", story("")))
+		if got.text != "So:\n\nit is" || got.err != nil || got.dones != 1 {
+			t.Errorf("the client saw %+v, want the whole answer", got)
+		}
 	})
 }
 

@@ -83,14 +83,14 @@ func escaped(b []byte) bool { return (len(b)-len(bytes.TrimRight(b, `\`)))%2 == 
 // countLimit is how long a worker may take to count tokens: it runs no model for that.
 const countLimit = 10 * time.Second
 
-// countAt asks the worker of the present leg how many tokens a prompt has. Errors may be a *fault.
-func (c *call) countAt(ctx context.Context, body []byte) (int64, error) {
+// countAt asks the worker of the present leg how many tokens a prompt has, and which, as JSON. Errors may be a *fault.
+func (c *call) countAt(ctx context.Context, body []byte) (n int64, ids string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, countLimit)
 	defer cancel()
 	l := &c.lease
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(strings.TrimRight(l.URL, "/"), "/v1")+"/tokenize", bytes.NewReader(body))
 	if err != nil {
-		return 0, &dialError{err: err}
+		return 0, "", &dialError{err: err}
 	}
 	req.Header["Content-Type"] = jsonType
 	req.Header.Set("Accept-Encoding", "identity")
@@ -105,22 +105,22 @@ func (c *call) countAt(ctx context.Context, body []byte) (int64, error) {
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxEvent))
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	count := gjson.GetBytes(b, "count")
 	switch {
 	case res.StatusCode/100 == 5 || res.StatusCode == http.StatusTooManyRequests:
-		return 0, complaint(res.StatusCode, errorText(res.StatusCode, b), res.Header.Get("Retry-After"))
+		return 0, "", complaint(res.StatusCode, errorText(res.StatusCode, b), res.Header.Get("Retry-After"))
 	case res.StatusCode != http.StatusOK || count.Type != gjson.Number:
 		// Not a vLLM, or one that does not take this conversation: it would not continue it either.
 		f := complaint(0, "it cannot continue an answer: /tokenize says "+errorText(res.StatusCode, b), "")
 		f.result, f.free = route.Neutral, true
-		return 0, f
+		return 0, "", f
 	}
-	return count.Int(), nil
+	return count.Int(), gjson.GetBytes(b, "tokens").Raw, nil
 }

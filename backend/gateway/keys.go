@@ -94,8 +94,8 @@ func (s *KeySet) Any() bool {
 	return ring != nil && len(ring.all) > 0
 }
 
-// Keys lists the keys that are not revoked with what was used, by name, at most limit.
-func (s *KeySet) Keys(now time.Time, limit int) []api.Key {
+// Keys lists the keys that are not revoked with what was used, by name.
+func (s *KeySet) Keys(now time.Time) []api.Key {
 	ring := s.ring.Load()
 	if ring == nil {
 		return nil
@@ -109,7 +109,7 @@ func (s *KeySet) Keys(now time.Time, limit int) []api.Key {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b api.Key) int { return strings.Compare(a.Name, b.Name) })
-	return out[:min(len(out), limit)]
+	return out
 }
 
 // find gives the key with a text. Hashes are compared in constant time; the ID is no secret. With

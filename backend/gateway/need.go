@@ -22,7 +22,7 @@ func (c *call) need() Need {
 		default:
 			n.MaxTokens = max(n.MaxTokens, int64(v))
 		}
-		return nil //nolint:nilerr // what cannot be read is the upstream's to refuse
+		return nil
 	})
 	if c.d.name == "completions" {
 		n.Answers *= c.req.prompts()

@@ -11,7 +11,7 @@ import (
 //
 // A clean end of an incomplete answer is impossible by construction: begin sets open, and only close
 // clears it, which is called in two places, each behind the proof that the answer is whole (tap.whole
-// for a stream, the byte count for a body that was too large to hold). The handler of a call ends in call.end,
+// for a stream, in call.complete; the byte count for a body that was too large to hold). The handler of a call ends in call.end,
 // which panics with http.ErrAbortHandler while open is set, on every way out: returns, failed
 // writes and panics alike. net/http then drops the connection without the last chunk (HTTP/2: RST_STREAM),
 // which every client reports as an error. An answer with a Content-Length needs no such care: it is written

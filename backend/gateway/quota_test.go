@@ -180,7 +180,7 @@ func TestTokensOfAMinuteComeBack(t *testing.T) {
 		if served != 6 {
 			t.Errorf("%d requests were served in 130 s, want 6", served)
 		}
-		if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.InFlight != 0 || u.Tokens > 50 {
+		if u := r.Keys.Keys(time.Now())[0].Use; u.InFlight != 0 || u.Tokens > 50 {
 			t.Errorf("use = %+v", u)
 		}
 	})
@@ -210,7 +210,7 @@ func TestParallel(t *testing.T) {
 	if got.status != 429 || codeOf(got) != "rate_limit_exceeded" || got.header.Get("Retry-After") == "" {
 		t.Errorf("the third at once: %d %s, want 429", got.status, got.body)
 	}
-	if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.InFlight != 2 {
+	if u := r.Keys.Keys(time.Now())[0].Use; u.InFlight != 2 {
 		t.Errorf("%d in flight, want 2", u.InFlight)
 	}
 	pass <- struct{}{}
@@ -254,7 +254,7 @@ func TestABudgetHoldsHoweverManyAreSentAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	u := r.Keys.Keys(time.Now(), 9)[0].Use
+	u := r.Keys.Keys(time.Now())[0].Use
 	if n := ok.Load(); n*7 > 106 || n*7 < 94 || int64(u.Day) != n*7 || u.Month != u.Day {
 		t.Errorf("%d requests of 7 were served on a budget of 100, %d counted: want 14 or 15", n, u.Day)
 	}
@@ -287,7 +287,7 @@ func TestABudgetBeginsAnewWithItsDay(t *testing.T) {
 			t.Errorf("after midnight: %d %s, want 200", got.status, got.body)
 		}
 		r.pool.row(t)
-		if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.Day != 60 || u.Month != 250 || u.Unpriced != 3 {
+		if u := r.Keys.Keys(time.Now())[0].Use; u.Day != 60 || u.Month != 250 || u.Unpriced != 3 {
 			t.Errorf("use = %+v, want 60 of the new day and 250 of the month", u)
 		}
 		got = r.post(t, "/v1/chat/completions", chatBody, as("vd_ci_x")...)
@@ -338,7 +338,7 @@ func TestABudgetWithoutKnownCostIsRefused(t *testing.T) {
 		t.Errorf("a key without budget: %d", got.status)
 	}
 	r.pool.row(t)
-	for _, k := range r.Keys.Keys(time.Now(), 9) {
+	for _, k := range r.Keys.Keys(time.Now()) {
 		if want := map[string]int64{"ci": 0, "free": 1}[k.Name]; k.Use.Unpriced != want {
 			t.Errorf("%s has %d requests without price, want %d", k.Name, k.Use.Unpriced, want)
 		}
@@ -355,7 +355,7 @@ func TestMoneyOfSimulatedWorkersCountsWhereNothingElseIs(t *testing.T) {
 		r.Keys.Simulated(i == 1)
 		r.post(t, "/v1/chat/completions", chatBody, as("vd_ci_x")...)
 		r.pool.row(t)
-		if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.Day != want {
+		if u := r.Keys.Keys(time.Now())[0].Use; u.Day != want {
 			t.Errorf("spent %d, want %d", u.Day, want)
 		}
 	}
@@ -466,7 +466,7 @@ func TestChangedKeysKeepWhatWasUsedAndCutNoStream(t *testing.T) {
 		t.Errorf("the stream of the old text: %d %q (%v), want it whole", got.status, got.body, got.err)
 	}
 	r.pool.idleRow(t)
-	for _, k := range r.Keys.Keys(time.Now(), 9) {
+	for _, k := range r.Keys.Keys(time.Now()) {
 		if k.Name == "ci" && (k.Use.InFlight != 0 || k.Use.Tokens != 18 || k.Use.Day != 5) {
 			t.Errorf("use = %+v, want 18 tokens and 5 for the stream, nothing in flight", k.Use)
 		}
@@ -666,7 +666,7 @@ func TestTokensOfRequestsThatDidNotEndWell(t *testing.T) {
 			}
 			r.pool.row(t)
 			<-done
-			if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.Tokens != tt.want || u.InFlight != 0 {
+			if u := r.Keys.Keys(time.Now())[0].Use; u.Tokens != tt.want || u.InFlight != 0 {
 				t.Errorf("%d tokens used and %d in flight, want %d and none", u.Tokens, u.InFlight, tt.want)
 			}
 			if q := r.Keys.ring.Load().all[0].quota; q.heldTokens != 0 {

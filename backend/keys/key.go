@@ -130,6 +130,9 @@ func change(k *Key, args map[string]string) error {
 	return nil
 }
 
+// maxModels bounds the models of a key, in bytes: a key is shown with all of them.
+const maxModels = 4 << 10
+
 func parseModels(v string) ([]string, error) {
 	var out []string
 	for name := range strings.SplitSeq(v, ",") {
@@ -142,8 +145,8 @@ func parseModels(v string) ([]string, error) {
 			out = append(out, name)
 		}
 	}
-	if len(out) > 100 {
-		return nil, fmt.Errorf("%d models: list at most 100", len(out))
+	if len(v) > maxModels {
+		return nil, fmt.Errorf("a list of %d bytes: at most %d", len(v), maxModels)
 	}
 	if v != "" && len(out) == 0 {
 		return nil, errors.New("no model is named")

@@ -162,6 +162,7 @@ func TestOrdersThatMakeNoSenseAreRefused(t *testing.T) {
 		"expired":         {with("x", "expires", "2026-11-24T11:59:59Z"), api.ErrRefused, "expired"},
 		"no time":         {with("x", "expires", "soon"), api.ErrRefused, "expires"},
 		"models empty":    {with("x", "models", ","), api.ErrRefused, "models"},
+		"too many models": {with("x", "models", strings.Repeat("abcdefghi,", 500)), api.ErrRefused, "at most"},
 		"revoke unknown":  {api.Action{Verb: api.KeyRevoke, Target: "x"}, api.ErrUnknown, `"x"`},
 		"forget unknown":  {api.Action{Verb: api.KeyRevoke, Target: "x", Args: map[string]string{"forget": "true"}}, api.ErrUnknown, `"x"`},
 		"rotate unknown":  {api.Action{Verb: api.KeyRotate, Target: "x", Args: map[string]string{"hash": HashText("a")}}, api.ErrUnknown, `"x"`},

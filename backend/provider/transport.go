@@ -126,7 +126,7 @@ const (
 
 // complained reads why a request was refused, for the operator, and leaves the body as it was.
 func (p *Provider) complained(e *endpoint, res *http.Response) {
-	if !troubled(res.StatusCode) {
+	if !troubled(res.StatusCode) && res.StatusCode != http.StatusNotFound { // its name of the model may be wrong
 		return // it is the request's fault
 	}
 	head, err := io.ReadAll(io.LimitReader(res.Body, maxComplaint))

@@ -38,12 +38,17 @@ func (l *hungList) all() []string {
 
 // runHung is run with a host whose Hung is told to a list.
 func runHung(t *testing.T, c *config.Config, f func(t *testing.T, h *host, p *Pool, told *hungList)) {
+	t.Helper()
 	told := &hungList{}
-	run(t, c, func(h *host) { h.hung = told.add }, func(t *testing.T, h *host, p *Pool) { f(t, h, p, told) })
+	run(t, c, func(h *host) { h.hung = told.add }, func(t *testing.T, h *host, p *Pool) {
+		t.Helper()
+		f(t, h, p, told)
+	})
 }
 
 func TestHungWorkerIsTakenOutAndRestarted(t *testing.T) {
 	runHung(t, conf(vllmWorker("w0")), func(t *testing.T, h *host, p *Pool, told *hungList) {
+		t.Helper()
 		until(t, time.Second, "ready", is(p, "w0", api.Ready))
 		q := h.last()
 		q.set(func(p *proc) { p.hang = true })
@@ -87,6 +92,7 @@ func TestHungWorkerIsTakenOutAndRestarted(t *testing.T) {
 
 func TestHungWorkerThatNobodyAnswersForAnyMoreIsRestarted(t *testing.T) {
 	runHung(t, conf(vllmWorker("w0")), func(t *testing.T, h *host, p *Pool, _ *hungList) {
+		t.Helper()
 		until(t, time.Second, "ready", is(p, "w0", api.Ready))
 		h.last().set(func(p *proc) { p.up = false }) // alive, but its port is closed
 		var seen api.Worker
@@ -111,6 +117,7 @@ func TestWhatHungWorkerIsNotRestarted(t *testing.T) {
 				h.hung = told.add
 				h.attached["http://10.0.0.1:8000"] = &proc{h: h, done: make(chan struct{}), status: 200, up: true, models: []string{"m"}}
 			}, func(t *testing.T, h *host, p *Pool) {
+				t.Helper()
 				until(t, 10*time.Second, "ready", is(p, "w0", api.Ready))
 				q := h.attached["http://10.0.0.1:8000"]
 				if c.Attach == "" {
@@ -135,6 +142,7 @@ func TestWhatHungWorkerIsNotRestarted(t *testing.T) {
 	}
 	t.Run("one that wakes up", func(t *testing.T) {
 		runHung(t, conf(vllmWorker("w0")), func(t *testing.T, h *host, p *Pool, _ *hungList) {
+			t.Helper()
 			until(t, time.Second, "ready", is(p, "w0", api.Ready))
 			for range 5 { // each time before the last canary
 				h.last().set(func(p *proc) { p.hang = true })
@@ -152,6 +160,7 @@ func TestWhatHungWorkerIsNotRestarted(t *testing.T) {
 	})
 	t.Run("one whose metrics stand still while answers come", func(t *testing.T) {
 		runHung(t, conf(vllmWorker("w0")), func(t *testing.T, h *host, p *Pool, told *hungList) {
+			t.Helper()
 			until(t, time.Second, "ready", is(p, "w0", api.Ready))
 			q := h.last()
 			q.set(func(p *proc) { p.hang = true }) // as a queue that the canary does not get through
@@ -190,6 +199,7 @@ func (s *simScraper) Scrape(ctx context.Context) (Reading, error) {
 
 // onSim puts a simulated server in the place of the fake one that was attached at url.
 func onSim(t *testing.T, o sim.Options, f func(t *testing.T, srv *sim.Server, c *http.Client, p *Pool, told *hungList)) {
+	t.Helper()
 	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o.Model = "m"
@@ -224,6 +234,7 @@ func onSim(t *testing.T, o sim.Options, f func(t *testing.T, srv *sim.Server, c 
 // minutes without a byte, and still the worker is left alone.
 func TestSaturatedWorkerIsNeverRestarted(t *testing.T) {
 	onSim(t, sim.Options{MaxSeqs: 4, TTFT: 2 * time.Second, ITL: 250 * time.Millisecond, Seed: 3}, func(t *testing.T, _ *sim.Server, c *http.Client, p *Pool, told *hungList) {
+		t.Helper()
 		ctx, stop := context.WithTimeout(t.Context(), 30*time.Minute)
 		defer stop()
 		var wg sync.WaitGroup
@@ -280,6 +291,7 @@ func TestSaturatedWorkerIsNeverRestarted(t *testing.T) {
 // TestFrozenEngineIsRestarted is the hang as vLLM shows it: /health 200, gauges and steps frozen.
 func TestFrozenEngineIsRestarted(t *testing.T) {
 	onSim(t, sim.Options{MaxSeqs: 4, Seed: 3}, func(t *testing.T, srv *sim.Server, c *http.Client, p *Pool, told *hungList) {
+		t.Helper()
 		release, _ := p.Acquire("w0")
 		srv.Freeze(true)
 		ctx, leave := context.WithCancel(t.Context())
