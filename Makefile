@@ -58,8 +58,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 		for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$f); do \
 			echo "== $$t in $$(dirname $$f)"; $(GO) test $$(dirname $$f) -run '^$$' -fuzz "^$$t$$" -fuzztime $${FUZZTIME:-20s}; done; done
 
-bench: build ## gateway beside nginx and the direct path, console frame, ledger, metrics
-	$(GO) test -run '^$$' -bench 'FrameConsole|Frame160x50|Pick|LedgerRows|Read58k|Histogram|Rate1K' -benchtime 1s ./tui ./backend/... ./metrics
+BENCHES := Frame160x50|Pick8|LedgerRows|LedgerRowsTwice|Write|Parse|Observe|Ended|SnapshotWrite|SnapshotRead|Meter|Acquire
+bench: build ## the gateway beside nginx and the direct path, idle workers watched, a console frame, ledger, metrics
+	$(GO) test -run '^$$' -bench '^Benchmark($(BENCHES))$$' -benchtime 1s ./tui ./backend/route ./backend/ledger ./metrics ./backend/api ./backend/cost ./backend/worker
 	$(GO) run ./backend/gateway/gatewaybench -rounds 3
 
 bench-gateway: build ## gateway beside nginx and the direct path, five rounds

@@ -44,6 +44,7 @@ type figure struct {
 	P99     float64 `json:"p99_ms"`
 	Failed  int     `json:"failed"`
 	RSS     int64   `json:"rss_bytes"`
+	Share   float64 `json:"cpu_share,omitempty"` // of one core, where there are no requests
 	Rounds  int     `json:"rounds"`
 	Seconds float64 `json:"seconds_per_round"`
 }
@@ -57,14 +58,15 @@ func main() {
 	nginx := flag.String("nginx", "nginx", "the nginx to compare with; left out if it is not there")
 	rounds := flag.Int("rounds", 5, "rounds; targets alternate within each")
 	length := flag.Duration("time", 3*time.Second, "length of one measurement")
-	only := flag.String("mode", "", "only the kinds of load whose name contains this: plain, 50 ms, streams")
+	only := flag.String("mode", "", "only the kinds of load whose name contains this: plain, 50 ms, streams, idle")
+	idle := flag.Duration("idle", 30*time.Second, "how long eight idle workers are watched")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	check := flag.Bool("check", false, "exit 1 on any failed request, or where a figure is above three times its limit")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	figures, err := run(ctx, *bin, *nginx, *only, *rounds, *length)
+	figures, err := run(ctx, *bin, *nginx, *only, *rounds, *length, *idle)
 	fatal(err)
 	if *asJSON {
 		enc := json.NewEncoder(os.Stdout)
@@ -85,7 +87,7 @@ func fatal(err error) {
 	}
 }
 
-func run(ctx context.Context, bin, nginx, only string, rounds int, length time.Duration) ([]figure, error) {
+func run(ctx context.Context, bin, nginx, only string, rounds int, length, idle time.Duration) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "gatewaybench-")
 	if err != nil {
 		return nil, err
@@ -134,6 +136,13 @@ func run(ctx context.Context, bin, nginx, only string, rounds int, length time.D
 		for _, t := range targets {
 			figures = append(figures, median(all[t.name]))
 		}
+	}
+	if strings.Contains(watched, only) {
+		f, err := watch(ctx, b, bin, idle)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", watched, err)
+		}
+		figures = append(figures, f)
 	}
 	return figures, nil
 }
