@@ -132,9 +132,6 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err := b.apply(ctx, o.Config); err != nil {
 		return nil, errors.Join(err, b.closeStores())
 	}
-	if err := b.providers.load(ctx, time.Now()); err != nil {
-		b.log.Error("what providers have cost is not known yet", "error", err)
-	}
 	b.warn(o.Config)
 	b.publishOnce(time.Now())
 	return b, nil
@@ -179,6 +176,9 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	}
 	if err := b.providers.apply(c, p.table); err != nil {
 		return err
+	}
+	if err := b.providers.load(ctx, time.Now()); err != nil {
+		b.log.Error("what providers have cost is not known yet", "error", err) // it is asked again
 	}
 	b.upstreams.apply(c)
 	b.pricing.Store(p)

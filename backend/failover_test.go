@@ -125,11 +125,11 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 	}
 	check := func(what, text string) {
 		t.Helper()
-		i := strings.Index(text, `"cost_info":`)
-		if i < 0 || !strings.Contains(text, "paid") {
+		_, after, ok := strings.Cut(text, `"cost_info":`)
+		if !ok || !strings.Contains(text, "paid") {
 			t.Fatalf("%s = %s\nwant the provider's answer with cost_info", what, text)
 		}
-		dec := json.NewDecoder(strings.NewReader(text[i+len(`"cost_info":`):]))
+		dec := json.NewDecoder(strings.NewReader(after))
 		dec.UseNumber()
 		var info map[string]any
 		if err := dec.Decode(&info); err != nil {
@@ -173,16 +173,20 @@ func TestAProviderServesWhileNoWorkerCan(t *testing.T) {
 	if p.Name != "openai" || p.State != api.ProviderOK || p.SpentDay == nil || p.SpentDay.String() != "0.0003432" || p.CapDay.String() != "5" || p.InFlight != 0 || !slices.Equal(p.Models, []string{"toy"}) {
 		t.Errorf("provider = %+v, spent %v of %v", p, p.SpentDay, p.CapDay)
 	}
-	if n := r.noticed("requests go to openai, for money"); n != 1 {
-		t.Errorf("the beginning was noticed %d times, want once", n)
-	}
+	until(t, "the beginning is noticed", func() bool { return r.noticed("requests go to openai, for money") > 0 })
 	if err := r.Do(t.Context(), api.Action{Verb: api.WorkerResume, Target: "w1"}); err != nil {
 		t.Fatal(err)
 	}
 	before := paid.Calls.Load()
-	until(t, "w1 serves again", func() bool { code, _, text := r.post(false); return code == 200 && strings.Contains(text, `"gpu_time"`) })
+	until(t, "w1 serves again", func() bool {
+		code, _, text := r.post(false)
+		return code == 200 && strings.Contains(text, `"gpu_time"`)
+	})
 	if n := paid.Calls.Load(); n > before+1 {
 		t.Errorf("%d more paid calls once a worker was back", n-before)
+	}
+	if n := r.noticed("requests go to openai, for money"); n != 1 {
+		t.Errorf("the beginning was noticed %d times, want once", n)
 	}
 }
 
@@ -239,13 +243,14 @@ func TestNeverMeansNever(t *testing.T) {
 
 // busyWorker answers as vLLM does whose line is full.
 func busyWorker(t *testing.T) string {
+	t.Helper()
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		switch r.URL.Path {
 		case "/v1/models":
 			io.WriteString(w, `{"object":"list","data":[{"id":"toy","object":"model"}]}`)
 		case "/v1/chat/completions":
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 			io.WriteString(w, `{"error":{"message":"The engine is currently busy and cannot accept new requests.","type":"x","code":503}}`)
 		}
 	})
@@ -305,7 +310,10 @@ func TestAnAnswerThatHasBegunIsNotContinuedByAProvider(t *testing.T) {
 		t.Errorf("%d paid calls, want none", n)
 	}
 	// The next request finds no worker.
-	until(t, "the provider serves", func() bool { code, _, text := r.post(false); return code == 200 && strings.Contains(text, "paid words") })
+	until(t, "the provider serves", func() bool {
+		code, _, text := r.post(false)
+		return code == 200 && strings.Contains(text, "paid words")
+	})
 }
 
 func TestTheCapHoldsUnderLoadAndOverARestart(t *testing.T) {

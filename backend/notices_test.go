@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,15 +10,17 @@ import (
 
 func TestEachChangeIsToldOnce(t *testing.T) {
 	var f failovers
-	at := func(s float64) time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).Add(time.Duration(s * 1e9)) }
+	at := func(s float64) time.Time {
+		return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).Add(time.Duration(s * 1e9))
+	}
 	down := []api.Model{{Name: "m", Workers: 2}}
 	up := []api.Model{{Name: "m", Workers: 2, Ready: 1}}
 	look := func(now float64, models []api.Model, state, err string) string {
-		text := ""
+		var text strings.Builder
 		for _, n := range f.look(models, []api.Provider{{Name: "p", State: state, Error: err}}, at(now)) {
-			text += n.Level + ": " + n.Text + "\n"
+			text.WriteString(n.Level + ": " + n.Text + "\n")
 		}
-		return text
+		return text.String()
 	}
 	want := func(what, got, want string) {
 		t.Helper()

@@ -77,9 +77,9 @@ func (p *pricing) price(r *api.Request) {
 		switch hour := p.hours[a.Upstream]; {
 		case a.Provider: // its prices are the provider's own
 		case p.perToken != nil && i < len(r.Attempts)-1:
-			a.Actual = api.Ptr(api.Nanos(0)) // a flat rate is for what was served
+			a.Actual = new(api.Nanos(0)) // a flat rate is for what was served
 		case hour != nil && p.perToken == nil:
-			a.Actual = api.Ptr(cost.Share(*hour, time.Duration(a.Share)))
+			a.Actual = new(cost.Share(*hour, time.Duration(a.Share)))
 		}
 	}
 	switch {

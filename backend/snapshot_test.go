@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestSnapshotSize(t *testing.T) {
 	}
 	for i := range maxPrompts {
 		e.tester.runs = append(e.tester.runs, &promptRun{state: api.Prompt{
-			ID: fmt.Sprint(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
+			ID: strconv.Itoa(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
 			Error: long, Started: now,
 		}})
 	}
@@ -90,11 +91,11 @@ func sizes(t *testing.T, text []byte) string {
 	if err := json.Unmarshal(text, &parts); err != nil {
 		t.Fatal(err)
 	}
-	out := ""
+	var out strings.Builder
 	for name, part := range parts {
-		out += fmt.Sprintf(" %s %d", name, len(part))
+		fmt.Fprintf(&out, " %s %d", name, len(part))
 	}
-	return out
+	return out.String()
 }
 
 func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
@@ -139,10 +140,11 @@ func TestALedgerThatCannotBeWrittenIsANoticeUntilItCan(t *testing.T) {
 		{api.Notice{}, false, "[worse false][cannot be written false]"},
 	} {
 		news := b.set("ledger", step.n)
-		got := ""
+		var notices strings.Builder
 		for _, n := range b.list() {
-			got += fmt.Sprintf("[%s %v]", n.Text, n.Active)
+			fmt.Fprintf(&notices, "[%s %v]", n.Text, n.Active)
 		}
+		got := notices.String()
 		if got == "" {
 			got = "[]"
 		}

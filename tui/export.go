@@ -180,8 +180,16 @@ func (c *Console) chartsData() [][]string {
 		name string
 		s    api.Series
 	}{
-		{"requests_per_s", w.Requests}, {"errors_per_s", w.Errors}, {"output_tokens_per_s", w.Output}, {"prompt_tokens_per_s", w.Prompt}, {"in_flight", w.InFlight},
-		{"ttft_p50_s", w.TTFT50}, {"ttft_p95_s", w.TTFT95}, {"e2e_p95_s", w.E2E95}, {"itl_p95_s", w.ITL95}, {"net_usd", w.Savings},
+		{"requests_per_s", w.Requests},
+		{"errors_per_s", w.Errors},
+		{"output_tokens_per_s", w.Output},
+		{"prompt_tokens_per_s", w.Prompt},
+		{"in_flight", w.InFlight},
+		{"ttft_p50_s", w.TTFT50},
+		{"ttft_p95_s", w.TTFT95},
+		{"e2e_p95_s", w.E2E95},
+		{"itl_p95_s", w.ITL95},
+		{"net_usd", w.Savings},
 	}
 	head := []string{"bucket_start", "bucket_s"}
 	n := 0

@@ -75,7 +75,7 @@ func sorted[T any](rows []T, o order, by []sortable[T]) []T {
 	down := k.down != o.flip
 	out := slices.Clone(rows)
 	slices.SortStableFunc(out, func(a, b T) int {
-		n := 0
+		var n int
 		if k.text != nil {
 			n = strings.Compare(k.text(&a), k.text(&b))
 		} else {

@@ -15,7 +15,7 @@ func FuzzCostInfoIsWrittenAsEncodingJSONDoes(f *testing.F) {
 	f.Add(int64(0), int64(math.MinInt64), int64(0), -0.01, "", "", uint8(0))
 	f.Add(int64(1), int64(1), int64(1), 1e21, "a<b>&\"\\\u2028\xff\x7fé", "\n", uint8(0x5a))
 	f.Fuzz(func(t *testing.T, count, money, other int64, percent float64, baseline, basis string, known uint8) {
-		c := CostInfo{Baseline: baseline, Basis: basis, PriceDate: basis, UsageSource: baseline, Simulated: known&128 != 0}
+		c := CostInfo{Baseline: baseline, Basis: basis, PriceDate: basis, UsageSource: baseline, Provider: basis, Simulated: known&128 != 0}
 		for i, n := range []**int64{&c.PromptTokens, &c.CachedTokens, &c.CompletionTokens} {
 			if known&(1<<i) != 0 {
 				*n = new(count + int64(i))

@@ -61,6 +61,9 @@ func (n Nanos) Append(b []byte) []byte {
 // away from zero; a value that Nanos cannot hold is an error.
 func ParseUSD(s string) (Nanos, error) {
 	s = strings.TrimSpace(s)
+	if n, ok := parsePlain(s); ok {
+		return n, nil
+	}
 	// A long exponent would be expanded exactly, and that without end.
 	if i := strings.IndexAny(s, "eEpP"); len(s) > 64 || i >= 0 && len(s)-i > 4 {
 		return 0, fmt.Errorf("read %q as dollars: want a decimal number such as 0.34", s[:min(len(s), 64)])
@@ -82,6 +85,32 @@ func ParseUSD(s string) (Nanos, error) {
 	return Nanos(q.Int64()), nil
 }
 
+// parsePlain reads what Append writes, of less than a billion dollars.
+func parsePlain(s string) (Nanos, bool) {
+	digits := strings.TrimPrefix(s, "-")
+	whole, frac, point := strings.Cut(digits, ".")
+	if len(whole) == 0 || len(whole) > 9 || len(frac) > 9 || point && frac == "" {
+		return 0, false
+	}
+	var n Nanos
+	for i := range len(whole) + 9 {
+		c := byte('0') // the decimals that s leaves out
+		if i < len(whole) {
+			c = whole[i]
+		} else if i -= len(whole); i < len(frac) {
+			c = frac[i]
+		}
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + Nanos(c-'0')
+	}
+	if len(digits) < len(s) {
+		n = -n
+	}
+	return n, true
+}
+
 var errRange = errors.New("out of range")
 
 // FromUSD rounds a float amount of dollars to Nanos. NaN and what is out of range give 0 and false.
@@ -92,11 +121,6 @@ func FromUSD(usd float64) (Nanos, bool) {
 	}
 	return Nanos(v), true
 }
-
-// Ptr gives the address of a copy of v, for fields where nil means "not known".
-//
-//go:fix inline
-func Ptr[T any](v T) *T { return new(v) }
 
 // Sum adds amounts of which some may be unknown: one unknown makes the sum unknown.
 func Sum(amounts ...*Nanos) *Nanos {

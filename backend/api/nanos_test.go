@@ -108,3 +108,64 @@ func TestSpanIsSecondsAndNullWhenUnknown(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseUSD(f *testing.F) {
+	for _, s := range []string{"0", "-0.5", "00.10", "999999999.999999999", "1.", ".5", "1.0000000005", "--1", "1.2.3", "+1", "0x1", "1_0", "-"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, ok := parsePlain(s)
+		if !ok {
+			return
+		}
+		want, err := ParseUSD(s + "e0") // past the short way
+		if err != nil || got != want {
+			t.Errorf("%q is %d, and %d, %v the long way", s, got, want, err)
+		}
+	})
+}
+
+func TestSeriesReadsWhatItMayBeGiven(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"[]", "[]"},
+		{" [ ] ", "[]"},
+		{"[1,null,2.5]", "[1,null,2.5]"},
+		{"[ 1e3 ,\n-0.25 ]", "[1000,-0.25]"},
+		{"null", "null"},
+		{`{"a":1}`, ""},
+		{`["1"]`, ""},
+		{`[[1]]`, ""},
+		{`[true]`, ""},
+		{`"x"`, ""},
+		{`[{}]`, ""},
+	} {
+		var s struct{ S Series }
+		err := json.Unmarshal([]byte(`{"S":`+c.in+`}`), &s)
+		if (err == nil) != (c.want != "") {
+			t.Errorf("%s: %v, want an error: %v", c.in, err, c.want == "")
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if c.want == "null" {
+			if s.S != nil {
+				t.Errorf("null is %v, want nil", s.S)
+			}
+		} else if got, err := s.S.MarshalJSON(); err != nil || string(got) != c.want {
+			t.Errorf("%s came back as %s, %v, want %s", c.in, got, err, c.want)
+		}
+	}
+}
+
+func TestSpanReadsNumbersAlone(t *testing.T) {
+	var s Span
+	for _, in := range []string{`"1s"`, `true`, `[1]`, `{}`} {
+		if err := json.Unmarshal([]byte(in), &s); err == nil {
+			t.Errorf("%s was read as %v", in, s)
+		}
+	}
+	if err := json.Unmarshal([]byte("1.25"), &s); err != nil || s != 1_250_000_000 {
+		t.Errorf("1.25 is %d, %v", s, err)
+	}
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"time"
@@ -80,9 +81,9 @@ func (s *Span) UnmarshalJSON(b []byte) error {
 		*s = 0
 		return nil
 	}
-	var f float64
-	if err := json.Unmarshal(b, &f); err != nil {
-		return err
+	f, err := strconv.ParseFloat(string(b), 64) // b is JSON: encoding/json has seen to that
+	if err != nil {
+		return fmt.Errorf("read %s as seconds: %w", b, err)
 	}
 	*s = Span(math.Round(f * float64(time.Second)))
 	return nil
@@ -209,6 +210,7 @@ func (c *CostInfo) Append(b []byte) []byte {
 	text(`,"price_date":`, c.PriceDate)
 	text(`,"basis":`, c.Basis)
 	text(`,"usage_source":`, c.UsageSource)
+	text(`,"provider":`, c.Provider)
 	if c.Simulated {
 		b = append(b, `,"simulated":true`...)
 	}

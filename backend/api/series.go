@@ -2,7 +2,7 @@ package api
 
 import (
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 )
@@ -34,16 +34,23 @@ func (s *Series) UnmarshalJSON(b []byte) error {
 		*s = nil
 		return nil
 	}
-	var points []*float64
-	if err := json.Unmarshal(b, &points); err != nil {
-		return err
+	// b is JSON: encoding/json has seen to that. There are thousands of points in a snapshot.
+	text, ok := bytes.CutPrefix(bytes.TrimSpace(b), []byte("["))
+	if !ok {
+		return fmt.Errorf("read %.20s as a series: want a list of numbers", b)
 	}
-	out := make(Series, len(points))
-	for i, p := range points {
-		out[i] = math.NaN()
-		if p != nil {
-			out[i] = *p
+	out := make(Series, 0, bytes.Count(text, []byte(","))+1)
+	for text = bytes.TrimSpace(text[:len(text)-1]); len(text) > 0; {
+		point, rest, _ := bytes.Cut(text, []byte(","))
+		text = rest
+		v := math.NaN()
+		if point = bytes.TrimSpace(point); string(point) != "null" {
+			var err error
+			if v, err = strconv.ParseFloat(string(point), 64); err != nil {
+				return fmt.Errorf("read a series: %w", err)
+			}
 		}
+		out = append(out, v)
 	}
 	*s = out
 	return nil

@@ -104,8 +104,11 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
-	if !r.ProtoAtLeast(1, 1) {
-		c.out.conn, _ = r.Context().Value(connKey{}).(net.Conn)
+	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		c.out.cork = corkedOf(conn)
+		if r.ProtoMinor == 0 {
+			c.out.conn = conn
+		}
 	}
 	c.row = &api.Request{
 		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,

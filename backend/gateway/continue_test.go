@@ -312,8 +312,8 @@ func TestLostAnswerGoesOnElsewhere(t *testing.T) {
 				got := readStreamed(t, r.post(t, "/v1/chat/completions", story("")))
 				wantWhole(t, got, want)
 				row := r.pool.row(t)
-				if after == 1 && row.UsageSource == api.UsageUpstream {
-					return // on a busy machine both came in one read: nothing was sent, so it moved on unseen
+				if after == 1 && row.UsageSource == api.UsageUpstream && len(row.Attempts) == 2 && row.Attempts[0].Outcome == api.OutcomeError && row.Outcome == api.OutcomeOK {
+					return // the blade fell into the same read as the first event: the client had nothing yet, and the request moved
 				}
 				if row.Outcome != api.OutcomeOK || row.UsageSource != api.UsageTokenized || row.Usage.Prompt() != want.prompt || row.Usage.Completion() != want.completion || row.Finish != want.finish {
 					t.Errorf("row = %s with %s usage %+v, want ok with tokenized usage %d+%d", row.Outcome, row.UsageSource, row.Usage, want.prompt, want.completion)

@@ -97,7 +97,8 @@ func (c *call) held(tokens int64, money api.Nanos) error {
 }
 
 // settle gives back what the call held and counts what it used. Where the worker did not say, the
-// prompt is what it was held to be: a client that leaves early has been worked for.
+// prompt is what it was held to be: a client that leaves early has been worked for. A request
+// that failed by no fault of its own used no tokens.
 func (c *call) settle() {
 	q := c.stake.quota
 	if q == nil {
@@ -106,12 +107,12 @@ func (c *call) settle() {
 	r := c.row
 	u := used{started: r.Started}
 	if len(r.Attempts) > 0 {
-		switch r.UsageSource {
-		case api.UsageUpstream, api.UsageTokenized:
+		switch {
+		case r.UsageSource == api.UsageUpstream, r.UsageSource == api.UsageTokenized:
 			u.tokens = r.Usage.Prompt() + r.Usage.Completion()
-		case api.UsageCounted:
+		case r.UsageSource == api.UsageCounted:
 			u.tokens = c.stake.prompt + r.Usage.Completion()
-		default:
+		case r.Outcome == api.OutcomeOK, r.Outcome == api.OutcomeCancelled:
 			u.tokens = c.stake.prompt
 		}
 		if !r.Simulated || c.g.Keys.simulated.Load() {

@@ -74,10 +74,14 @@ func (c *call) elsewhere(why error) (Lease, error) {
 
 // crowded is the answer where too many wait.
 func (c *call) crowded() error {
-	return &refusal{
+	r := &refusal{
 		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full", final: true, retry: retrySoon(),
-		msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, max(0, c.g.queueLimit())),
+		msg: fmt.Sprintf("model %q is busy: %d requests wait for a worker already", c.row.Model, c.g.queueLimit()),
 	}
+	if c.g.queueLimit() < 0 {
+		r.msg = fmt.Sprintf("model %q is busy, and gateway.queue lets no request wait", c.row.Model)
+	}
+	return r
 }
 
 // slow is the answer where the target cannot be met; it may be again after about late.

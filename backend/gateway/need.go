@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"strconv"
-
-	"github.com/tidwall/gjson"
-)
+import "github.com/tidwall/gjson"
 
 // need is what is known of the call's cost before it is sent. Of several limits to an answer, and of
 // one that stands twice, the greatest counts: which one the upstream takes is not known.
@@ -17,13 +13,14 @@ func (c *call) need() Need {
 		default:
 			return nil
 		}
-		v, err := strconv.ParseInt(string(m.raw(c.req.body)), 10, 64)
-		switch {
-		case err != nil || v <= 0: // the upstream refuses it in its own words
+		// What is no number, less than 1 or beyond all counting, the upstream refuses in its own words.
+		limit := gjson.ParseBytes(m.raw(c.req.body))
+		switch v := limit.Num; {
+		case limit.Type != gjson.Number || !(v >= 1 && v < 1<<53):
 		case key == "best_of":
 			n.Answers = max(n.Answers, int(min(v, 1<<20)))
 		default:
-			n.MaxTokens = max(n.MaxTokens, v)
+			n.MaxTokens = max(n.MaxTokens, int64(v))
 		}
 		return nil
 	})

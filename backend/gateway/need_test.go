@@ -24,6 +24,8 @@ func TestNeedIsTheMostThatARequestAllows(t *testing.T) {
 		{"chat", `{"messages":[],"max\u005ftokens":50}`, 50, 1},
 		{"chat", `{"messages":[],"max_tokens":"many","n":99999999999}`, 0, 1 << 20},
 		{"chat", `{"messages":[],"max_tokens":-1}`, 0, 1},
+		{"chat", `{"messages":[],"max_tokens":1e5}`, 100_000, 1},
+		{"chat", `{"messages":[],"max_tokens":1e300}`, 0, 1},
 		{"responses", `{"input":"x","max_output_tokens":11}`, 11, 1},
 		{"completions", `{"prompt":"x","max_tokens":5,"n":2,"best_of":4}`, 5, 4},
 		{"completions", `{"prompt":["a","b","c"],"n":2}`, 0, 6},
@@ -107,7 +109,7 @@ func TestARequestThatComesBackFromAProviderIsServed(t *testing.T) {
 	worker := goodAnswer(t)
 	r.pool.set(route.Candidate{ID: "openai", Ready: true, Provider: true}, serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
 		r.pool.add("a", worker) // a worker is back just then
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusInternalServerError)
 	})+"/v1")
 	if got := r.post(t, "/v1/chat/completions", chatBody); got.status != 200 {
 		t.Errorf("got %d %s, want 200 from the worker", got.status, got.body)

@@ -25,6 +25,8 @@ type out struct {
 	open  bool          // an answer has begun and is not whole
 	err   error         // of the first write that failed
 	conn  net.Conn      // of an HTTP/1.0 client; nil for others
+	cork  *corked       // of an HTTP/1 client; nil for others
+	last  bool          // what is written now ends the answer: it goes out with net/http's end of it
 }
 
 // connKey is the context key of a request's connection.
@@ -36,6 +38,9 @@ func (o *out) abort() {
 	c := o.conn
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
+	}
+	if k, ok := c.(*corked); ok {
+		c = k.Conn
 	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0) // a closed connection cannot end cleanly any more
@@ -59,16 +64,36 @@ func (o *out) begin(status int, now time.Time) {
 	o.w.WriteHeader(status)
 }
 
+// onePiece is what net/http sends in one piece by itself, a head of 2 kB included.
+const onePiece = 2 << 10
+
 // write sends p to the client now.
 func (o *out) write(p []byte, now time.Time) error {
 	if o.err != nil {
 		return o.err
 	}
 	o.deadline(now)
+	held := o.cork != nil && (o.last || len(p) > onePiece)
+	if held {
+		o.cork.hold()
+	}
 	if _, o.err = o.w.Write(p); o.err == nil {
 		o.err = o.rc.Flush()
 	}
+	if held && !o.last {
+		o.release()
+	}
 	return o.err
+}
+
+// release sends what is held back.
+func (o *out) release() {
+	if o.cork == nil {
+		return
+	}
+	if err := o.cork.release(); o.err == nil {
+		o.err = err
+	}
 }
 
 // close says that the answer is whole.
@@ -78,6 +103,16 @@ func (o *out) close() { o.open = false }
 func (o *out) whole(status int, body []byte, now time.Time) {
 	o.deadline(now)
 	o.sent = true
+	held := o.cork != nil && len(body) > onePiece
+	if held {
+		o.cork.hold()
+	}
 	o.w.WriteHeader(status)
 	_, o.err = o.w.Write(body)
+	if held {
+		if err := o.rc.Flush(); o.err == nil {
+			o.err = err
+		}
+		o.release()
+	}
 }

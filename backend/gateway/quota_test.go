@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -134,7 +135,7 @@ func TestTokensPerMinuteAreHeldWhileInFlight(t *testing.T) {
 			t.Errorf("first: %d %s", got.status, got.body)
 		}
 	})
-	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.opened == 1 })
+	until(t, "the first is in flight", func() bool { return r.Traffic().InFlight == 1 && r.pool.sent() == 1 })
 	got := r.post(t, "/v1/chat/completions", body, as("vd_ci_x")...)
 	if got.status != 429 || codeOf(got) != "rate_limit_exceeded" || gjson.Get(got.body, "error.type").Str != "tokens" || !strings.Contains(got.body, "held for requests in flight") {
 		t.Errorf("while 600 are held: %d %s, want 429", got.status, got.body)
@@ -614,4 +615,63 @@ func TestSettledOnceHoweverACallEnds(t *testing.T) {
 			t.Errorf("%d in flight, %d tokens held, want none", q.inFlight, q.heldTokens)
 		}
 	})
+}
+
+// sent is how many requests went to a worker so far.
+func (p *pool) sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened
+}
+
+func TestTokensOfRequestsThatDidNotEndWell(t *testing.T) {
+	prompt := promptTokens([]byte(`[{"role":"user","content":"Hello there"}]`))
+	for name, tt := range map[string]struct {
+		worker http.HandlerFunc
+		leave  bool
+		want   int64
+	}{
+		"refused by the worker": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"error":{"message":"too long"}}`)
+		}, false, 0},
+		"failed by the worker": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, false, 0},
+		"left by its client": {func(_ http.ResponseWriter, req *http.Request) {
+			io.Copy(io.Discard, req.Body)
+			<-req.Context().Done()
+		}, true, prompt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.pool.add("a", serveHTTP(t, tt.worker))
+			r.Keys.Set([]Key{key("ci", "vd_ci_x", with(func(l *api.KeyLimits) { l.Tokens, l.Parallel = 5000, 1 }))})
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/chat/completions", strings.NewReader(chatBody))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer vd_ci_x")
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if res, err := r.http.Do(req); err == nil {
+					res.Body.Close()
+				}
+			}()
+			if tt.leave {
+				until(t, "it is with the worker", func() bool { return r.pool.sent() == 1 })
+				leave()
+			}
+			r.pool.row(t)
+			<-done
+			if u := r.Keys.Keys(time.Now(), 9)[0].Use; u.Tokens != tt.want || u.InFlight != 0 {
+				t.Errorf("%d tokens used and %d in flight, want %d and none", u.Tokens, u.InFlight, tt.want)
+			}
+			if q := r.Keys.ring.Load().all[0].quota; q.heldTokens != 0 {
+				t.Errorf("%d tokens are held", q.heldTokens)
+			}
+		})
+	}
 }

@@ -69,6 +69,11 @@ func (r *reply) limit(now time.Time, span time.Duration) {
 	}
 }
 
+// over reports whether the end of the transfer has come together with the last event.
+func (r *reply) over() bool {
+	return r.conn != nil && r.conn.r.Buffered() >= len("\r\n0\r\n\r\n")
+}
+
 // close ends the reply. Only a connection whose answer was read to its end is used again.
 func (r *reply) close(whole bool) {
 	if r.conn != nil {

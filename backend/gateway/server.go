@@ -26,12 +26,14 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 		TLSConfig:         certs,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         idle,
 		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
 	}
 	defer g.client.CloseIdleConnections()
 	defer g.wire.close()
 	failed := make(chan error, 1)
+	ln = corkListener{ln}
 	go func() {
 		if certs != nil {
 			failed <- srv.ServeTLS(ln, "", "")

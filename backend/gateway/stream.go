@@ -195,6 +195,9 @@ func (c *call) whole(rep *reply, p []byte, whole *bool, now time.Time) (*fault, 
 	}
 	// The client has all. What is left is the end of the transfer, so that the connection can be
 	// kept; a worker that takes its time over it loses the connection.
+	if !rep.over() {
+		c.out.release()
+	}
 	rep.limit(now, drainTime)
 	var rest [64]byte
 	n, err := rep.body.Read(rest[:])
@@ -207,6 +210,7 @@ func (c *call) complete(p []byte, now time.Time) error {
 	if !c.tap.whole() {
 		return nil // the answer stays open: end aborts it
 	}
+	c.out.last = true
 	if err := c.pass(p, now); err != nil {
 		return err
 	}

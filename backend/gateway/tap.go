@@ -39,6 +39,8 @@ type tap struct {
 	fault    string // what the worker's error says
 	code     int    // its HTTP status, 0 where it gives none
 
+	alike alike // the last event of nothing but text
+
 	keep  bool   // collect the answer's text
 	limit int    // bytes of text to collect
 	text  []byte // of the first choice, as JSON writes it inside quotes
@@ -118,8 +120,8 @@ func readError(err gjson.Result) (msg string, code int) {
 
 // chatEvent reads an event of chat or completions.
 func chatEvent(t *tap, data, _ []byte) meaning {
-	if text, ok := quickText(data); ok && (len(t.thought) == 0 || !bytes.Contains(data, keyReasoning)) {
-		if t.keep && bytes.Contains(data, firstChoice) {
+	if text, ok := t.quickText(data); ok && (len(t.thought) == 0 || !bytes.Contains(data, keyReasoning)) {
+		if t.keep && t.alike.first {
 			t.add(text)
 		}
 		t.thinking = false
@@ -183,38 +185,62 @@ var (
 	null         = []byte("null")
 )
 
+// alike is what stands around the text in an event of nothing but text. Those of one stream are
+// alike but for the text, so it is looked through once and only compared after that.
+type alike struct {
+	head, rest []byte
+	first      bool // it is of the first choice
+}
+
+// quickText is the function of that name, with the event before in mind.
+func (t *tap) quickText(data []byte) ([]byte, bool) {
+	a := &t.alike
+	if n := len(a.head); n > 0 && len(data) > n && bytes.Equal(data[:n], a.head) {
+		text := data[n:]
+		if end := quoteEnd(text); end > 0 && bytes.Equal(text[end:], a.rest) {
+			return text[:end], true
+		}
+	}
+	text, at, ok := quickText(data)
+	if ok {
+		a.head, a.rest = append(a.head[:0], data[:at]...), append(a.rest[:0], data[at+len(text):]...)
+		a.first = bytes.Contains(a.head, firstChoice) || bytes.Contains(a.rest, firstChoice)
+	}
+	return text, ok
+}
+
 // quickText gives the text, as JSON writes it, of the event that nearly all of a stream consists
 // of: text that is not empty, and nothing else that we look for. It parses nothing. A quoted
 // key cannot stand inside a JSON string, where its quotes would be escaped, so what is not found
-// is not there; whatever looks like more is left to the parser.
-func quickText(data []byte) ([]byte, bool) {
+// is not there; whatever looks like more is left to the parser. at is where in data the text begins.
+func quickText(data []byte) (text []byte, at int, ok bool) {
 	i := bytes.Index(data, deltaText)
 	n := len(deltaText)
 	if i < 0 {
 		if i = bytes.Index(data, plainText); i < 0 {
-			return nil, false
+			return nil, 0, false
 		}
 		n = len(plainText)
 	}
-	text := data[i+n:]
+	text = data[i+n:]
 	end := quoteEnd(text)
 	if end <= 0 {
-		return nil, false
+		return nil, 0, false
 	}
 	head, rest := data[:i], text[end:]
 	if bytes.Contains(rest, keyUsage) || bytes.Contains(rest, keyError) || bytes.Contains(head, keyUsage) || bytes.Contains(head, keyError) {
-		return nil, false
+		return nil, 0, false
 	}
 	if bytes.Contains(head, keyFinish) {
-		return nil, false
+		return nil, 0, false
 	}
 	if j := bytes.Index(rest, keyFinish); j >= 0 {
 		rest = rest[j+len(keyFinish):]
 		if !bytes.HasPrefix(rest, null) || bytes.Contains(rest, keyFinish) {
-			return nil, false
+			return nil, 0, false
 		}
 	}
-	return text[:end], true
+	return text[:end], i + n, true
 }
 
 // quoteEnd gives the position of the quote that ends the JSON string b begins inside of, or -1.

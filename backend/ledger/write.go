@@ -235,7 +235,7 @@ func (w *writer) commit(ctx context.Context, groups [][]*row, workers []WorkerTi
 func (w *writer) writeLegs(ctx context.Context, tx *sql.Tx, r *row) error {
 	for i := range r.Legs {
 		l := &r.Legs[i]
-		//nolint:sqlclosecheck // closed with tx
+
 		if _, err := tx.StmtContext(ctx, w.attempt).ExecContext(ctx, r.ID, l.N, l.Upstream, l.Outcome, l.Error, l.Class, l.Basis, l.Share, l.Actual.arg(), flag(l.Unknown), l.Held.arg()); err != nil {
 			return fmt.Errorf("write ledger attempt: %w", err)
 		}

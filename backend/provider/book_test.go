@@ -121,7 +121,7 @@ func FuzzMasked(f *testing.F) {
 		for {
 			n, err := m.Read(space)
 			got.Write(space[:n])
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -113,7 +113,7 @@ func (c *Call) Reserve(n Need) error {
 func estimate(table *cost.Table, ref string, n Need, prompt int64, now time.Time) (*api.Nanos, error) {
 	price, ok := table.At(ref, now)
 	if !ok {
-		return nil, fmt.Errorf("no price is known for %s, so that its spend_cap cannot be kept: name one under prices:", ref)
+		return nil, fmt.Errorf("no price is known for %s, so that its spend_cap cannot be kept: prices: must name one", ref)
 	}
 	u := api.Usage{Input: prompt}
 	if n.Route != "embeddings" {
@@ -129,7 +129,7 @@ func estimate(table *cost.Table, ref string, n Need, prompt int64, now time.Time
 	}
 	amount, ok := price.Cost(u)
 	if !ok {
-		return nil, fmt.Errorf("the price of %s is not known for prompt and completion: name another under prices:", ref)
+		return nil, fmt.Errorf("the price of %s is not known for prompt and completion: prices: must name another", ref)
 	}
 	return &amount, nil
 }
@@ -151,7 +151,7 @@ func troubled(status int) bool {
 func (c *Call) cost(r *api.Request, last bool) *api.Nanos {
 	status := c.status.Load()
 	if !c.sent.Load() || status >= 300 {
-		return api.Ptr(api.Nanos(0)) // nobody charges for a request that was turned away
+		return new(api.Nanos(0)) // nobody charges for a request that was turned away
 	}
 	price, ok := c.p.table.At(c.model.Ref, c.began)
 	if !ok || !last {
@@ -218,7 +218,7 @@ func (p *Provider) Settle(r *api.Request) {
 		return
 	}
 	delete(p.calls, r.ID)
-	actual := api.Ptr(api.Nanos(0)) // reserved and never sent
+	actual := new(api.Nanos(0)) // reserved and never sent
 	for _, a := range r.Attempts {
 		if a.Provider && a.Upstream == p.name {
 			actual = a.Actual

@@ -148,7 +148,7 @@ func (p *Provider) priced(e *endpoint, model string, now time.Time) bool {
 }
 
 func (p *Provider) unpriced(e *endpoint, model string) string {
-	return fmt.Sprintf("no price is known for %s, so that its spend_cap cannot be kept: name one under prices:", e.spec.Models[model].Ref)
+	return fmt.Sprintf("no price is known for %s, so that its spend_cap cannot be kept: prices: must name one", e.spec.Models[model].Ref)
 }
 
 // endpoint is where requests go, and with what; immutable.
@@ -161,10 +161,10 @@ type endpoint struct {
 func newEndpoint(s Spec) (*endpoint, error) {
 	base, err := url.Parse(strings.TrimRight(s.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("provider %s: want an http or https address under url:", s.Name)
+		return nil, fmt.Errorf("provider %s: url: must be an http or https address", s.Name)
 	}
 	if len(s.Models) == 0 {
-		return nil, fmt.Errorf("provider %s: no model: set models:", s.Name)
+		return nil, fmt.Errorf("provider %s: models: must name one", s.Name)
 	}
 	s.Models = maps.Clone(s.Models)
 	return &endpoint{spec: s, base: base, transport: newTransport()}, nil

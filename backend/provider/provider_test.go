@@ -14,6 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestProviderKeepsTheContract(t *testing.T) {
 	providertest.Run(t, func(t *testing.T, s provider.Spec, table *cost.Table) *provider.Provider {
+		t.Helper()
 		p, err := provider.New(s, table)
 		if err != nil {
 			t.Fatal(err)

@@ -138,7 +138,7 @@ func (p *Provider) complained(e *endpoint, res *http.Response) {
 	text := fmt.Sprintf("HTTP %d", res.StatusCode)
 	for _, at := range [...]string{"error.message", "error", "detail", "message"} {
 		if m := gjson.GetBytes(head, at); m.Type == gjson.String && m.Str != "" {
-			text += ": " + m.Str
+			text = text + ": " + m.Str
 			break
 		}
 	}

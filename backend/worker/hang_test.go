@@ -239,7 +239,7 @@ func TestSaturatedWorkerIsNeverRestarted(t *testing.T) {
 					}
 					began := time.Now()
 					body := fmt.Sprintf(`{"model":"m","messages":[{"role":"user","content":"Story %d of %d, please"}],"max_tokens":80,"temperature":0}`, n, i)
-					req, err := http.NewRequestWithContext(ctx, "POST", "http://sim/v1/chat/completions", strings.NewReader(body))
+					req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sim/v1/chat/completions", strings.NewReader(body))
 					if err != nil {
 						t.Error(err)
 						return
@@ -286,7 +286,7 @@ func TestFrozenEngineIsRestarted(t *testing.T) {
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
-			req, _ := http.NewRequestWithContext(ctx, "POST", "http://sim/v1/completions", strings.NewReader(`{"model":"m","prompt":"x"}`))
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://sim/v1/completions", strings.NewReader(`{"model":"m","prompt":"x"}`))
 			req.Header.Set("Content-Type", "application/json")
 			if res, err := c.Do(req); err == nil {
 				res.Body.Close()

@@ -371,7 +371,7 @@ func interrupted(t *testing.T, open Open) {
 	paid := Request("b", noon)
 	l.Opened(paid)
 	Wait(t, l)
-	paid.Worker, paid.Class, paid.Basis, paid.Actual = "openai", api.ClassFailover, api.BasisProviderPrice, api.Ptr(api.Nanos(7000)) // moved on; so much is reserved
+	paid.Worker, paid.Class, paid.Basis, paid.Actual = "openai", api.ClassFailover, api.BasisProviderPrice, new(api.Nanos(7000)) // moved on; so much is reserved
 	l.Opened(paid)
 	l.Closed(Request("c", noon))
 	Wait(t, l)

@@ -110,7 +110,7 @@ func Event(text string) string {
 func Stream(n int, u api.Usage) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		begin(w, n)
-		io.WriteString(w, `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"theirs","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\n")
+		_, _ = io.WriteString(w, `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"theirs","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\n") // a client that is gone
 		fmt.Fprintf(w, `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"theirs","choices":[],"usage":%s}`+"\n\ndata: [DONE]\n\n", usageJSON(u))
 	}
 }
@@ -118,7 +118,7 @@ func Stream(n int, u api.Usage) http.HandlerFunc {
 func begin(w http.ResponseWriter, n int) {
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	for range n {
-		io.WriteString(w, Event("paid "))
+		_, _ = io.WriteString(w, Event("paid ")) // a client that is gone
 		w.(http.Flusher).Flush()
 	}
 }
@@ -163,8 +163,8 @@ func Leak(status int) http.HandlerFunc {
 		w.WriteHeader(status)
 		text := fmt.Sprintf(`{"error":{"message":"wrong key %s, again: %s","type":"x"}}`, key, key)
 		cut := strings.Index(text, key) + len(key)/2
-		io.WriteString(w, text[:cut])
+		_, _ = io.WriteString(w, text[:cut]) // a client that is gone
 		w.(http.Flusher).Flush()
-		io.WriteString(w, text[cut:])
+		_, _ = io.WriteString(w, text[cut:]) // a client that is gone
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -235,7 +236,7 @@ func refused(t *testing.T, r *rig) {
 	p := r.loaded(api.Dollar)
 	for i, status := range []int{400, 401, 402, 404, 429, 500, 503} {
 		r.Behave(Refuse(status, ""))
-		got := run(t, p, fmt.Sprint(i), api.UsageUnknown, api.Usage{})
+		got := run(t, p, strconv.Itoa(i), api.UsageUnknown, api.Usage{})
 		if show(got.Actual) != "0" || got.Attempts[1].Held != nil {
 			t.Errorf("HTTP %d cost %s, want 0", status, show(got.Actual))
 		}
