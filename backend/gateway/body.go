@@ -79,6 +79,7 @@ func bodyTime(size int64) time.Duration {
 // claim reserves memory for a body among all that are held for replay.
 func (c *call) claim(n int64) bool {
 	c.room += n
+	c.weigh()
 	return c.g.bodies.Add(n) <= c.g.maxBodies() || c.room <= maxPooled
 }
 

@@ -28,13 +28,14 @@ type call struct {
 	prev   *call        // in Gateway.live
 	next   *call
 
-	req   request
-	body  *buf
-	room  int64 // claimed of Gateway.bodies
-	tap   tap
-	lease Lease
-	at    string // the upstream that the lease is for
-	paid  bool   // that is a provider
+	req    request
+	body   *buf
+	room   int64 // claimed of Gateway.bodies
+	weight int64 // of room, what Gateway.pressure knows of
+	tap    tap
+	lease  Lease
+	at     string // the upstream that the lease is for
+	paid   bool   // that is a provider
 
 	cands []route.Candidate
 	chain route.Chain // beginnings of the prompt

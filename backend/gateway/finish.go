@@ -151,8 +151,9 @@ func (c *call) finish() {
 	}
 	if c.body != nil {
 		c.body.put()
-		c.body = nil
+		c.body, c.req = nil, request{}
 	}
+	c.unburden()
 	clear(c.cands)
 	*c.seats = c.cands[:0]
 	seats.Put(c.seats)

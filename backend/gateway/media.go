@@ -21,7 +21,7 @@ func checkMedia(q *request, allowed []string) error {
 		return nil
 	}
 	var err error
-	gjson.ParseBytes(v).ForEach(func(key, member gjson.Result) bool {
+	inPlace(v).ForEach(func(key, member gjson.Result) bool {
 		if key.Str != "metadata" { // notes of the client, which nobody fetches
 			err = walkMedia(member, allowed)
 		}
@@ -40,7 +40,7 @@ func walkMedia(v gjson.Result, allowed []string) (err error) {
 		case member.Type == gjson.JSON:
 			err = walkMedia(member, allowed)
 		case member.Type == gjson.String && (key.Str == "url" || strings.HasSuffix(key.Str, "_url")):
-			err = checkURL(member.Str, key.Str, allowed)
+			err = checkURL(member.Str, strings.Clone(key.Str), allowed)
 		}
 		return err == nil
 	})

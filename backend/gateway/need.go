@@ -36,7 +36,7 @@ func (q *request) prompts() int {
 	if q.inputAt.value == 0 {
 		return 1
 	}
-	v := gjson.ParseBytes(q.inputAt.raw(q.body))
+	v := inPlace(q.inputAt.raw(q.body))
 	if !v.IsArray() {
 		return 1
 	}

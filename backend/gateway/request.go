@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/tidwall/gjson"
 )
@@ -202,7 +203,7 @@ func (q *request) lastUser(limit int) string {
 	if q.inputAt.value == 0 {
 		return ""
 	}
-	v := gjson.ParseBytes(q.inputAt.raw(q.body))
+	v := inPlace(q.inputAt.raw(q.body))
 	text := ""
 	if v.IsArray() && strings.HasPrefix(strings.TrimLeft(v.Raw[1:], " \n\r\t"), "{") {
 		var last gjson.Result
@@ -226,7 +227,13 @@ func (q *request) lastUser(limit int) string {
 	} else if v.Type == gjson.String {
 		text = v.Str
 	}
-	return cut(text, limit)
+	return strings.Clone(cut(text, limit)) // or it would hold, and point into, the whole body
+}
+
+// inPlace parses JSON without a copy, which of a body of megabytes is megabytes. What it gives points
+// into b: none of it may outlive b.
+func inPlace(b []byte) gjson.Result {
+	return gjson.Parse(unsafe.String(unsafe.SliceData(b), len(b)))
 }
 
 // cut shortens s to at most limit bytes without splitting a character.
