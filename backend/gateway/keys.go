@@ -88,12 +88,6 @@ func (s *KeySet) Set(keys []Key) {
 // Simulated says whether the money of simulated workers counts: where nothing else is.
 func (s *KeySet) Simulated(yes bool) { s.simulated.Store(yes) }
 
-// Any reports whether keys are asked for.
-func (s *KeySet) Any() bool {
-	ring := s.ring.Load()
-	return ring != nil && len(ring.all) > 0
-}
-
 // Keys lists the keys that are not revoked with what was used, by name.
 func (s *KeySet) Keys(now time.Time) []api.Key {
 	ring := s.ring.Load()

@@ -50,7 +50,8 @@ are refused for a moment.`,
 				case away.IsZero():
 					away = time.Now()
 				}
-				if local && processBirth(s.Engine.PID) == "" || time.Since(away) > spawnLimit {
+				// For a moment of the exec the process looks dead: Linux ends its first thread before another takes its place.
+				if local && processBirth(s.Engine.PID) == "" && time.Since(away) > time.Second || time.Since(away) > spawnLimit {
 					return fmt.Errorf("the engine did not come back: \"vllmdeck serve\" shows why; its log and engine.out are in %s", safe(filepath.Join(s.Engine.State, "logs")))
 				}
 			}
