@@ -215,7 +215,7 @@ func TestRealVLLMContinues(t *testing.T) {
 		c.after.Store(-1)
 		first, second := c.before(t, r.worker("w0").URL), c.before(t, r.worker("w1").URL)
 		e := newRig(t, func(state string) string {
-			return fmt.Sprintf("listen: 127.0.0.1:0\nstate: %s\nmodels: [{name: %s}]\ncost: {host_hour: 0.05}\nworkers:\n  - {name: a, model: %[2]s, attach: %q, gpus: 0}\n  - {name: b, model: %[2]s, attach: %q, gpus: 0}\n", state, cpuModel, first, second)
+			return fmt.Sprintf("listen: 127.0.0.1:0\nstate: %s\nmodels: [{name: %s}]\ncost: {host_hour: 0.05}\nworkers:\n  - {name: a, model: %[2]s, attach: %[3]q, gpus: 0}\n  - {name: b, model: %[2]s, attach: %[4]q, gpus: 0}\n", state, cpuModel, first, second)
 		})
 		e.serve()
 		e.until(20*time.Second, "both are attached", func() bool {
