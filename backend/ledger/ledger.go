@@ -30,6 +30,7 @@ type Ledger struct {
 
 	flushing sync.Mutex // held while a batch is written; guards the following
 	writer   *writer
+	file     os.FileInfo // of the database, as opened
 	spool    spool
 	retry    time.Time // when to try the database again; zero while it works
 	dbErr    error     // why it did not work; nil while it does
@@ -126,7 +127,11 @@ func (l *Ledger) start(ctx context.Context, steps []string) (err error) {
 	if err != nil {
 		return err
 	}
-	l.db, l.readers, l.writer = db, readers, w
+	file, err := os.Stat(l.path)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open ledger: %w", err), readers.Close())
+	}
+	l.db, l.readers, l.writer, l.file = db, readers, w, file
 	l.found.Interrupted, l.found.Replayed, l.found.Backup = interrupted, replayed, backup
 	if interrupted > 0 {
 		l.notice("%d requests were interrupted when the engine ended last time", interrupted)
@@ -253,7 +258,10 @@ func (l *Ledger) store(rows []row, workers []WorkerTime) error {
 	}
 	// Shutting down does not cut a transaction short: its rows have been promised.
 	ctx := context.Background()
-	err := l.replay(ctx)
+	err := l.present(ctx)
+	if err == nil {
+		err = l.replay(ctx)
+	}
 	if err == nil {
 		err = l.commit(ctx, rows, workers)
 	}
@@ -299,6 +307,10 @@ func (l *Ledger) Close() error {
 		return nil
 	}
 	l.closed = true
+	if gone := l.present(context.Background()); errors.Is(gone, errRemoved) {
+		l.dbErr = gone // there is no later look
+		err = errors.Join(err, l.present(context.Background()))
+	}
 	if err == nil && l.retry.IsZero() {
 		if _, cleanErr := l.db.ExecContext(context.Background(), "UPDATE meta SET value = '1' WHERE name = 'clean'"); cleanErr != nil {
 			l.log.Warn("ledger was not marked as closed in order", "error", cleanErr)

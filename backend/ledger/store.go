@@ -88,13 +88,17 @@ func plain(text string, named int) string {
 
 var parameter = regexp.MustCompile(`\$[0-9]+`)
 
+const readConns = 4
+
 // openReaders opens the same file for queries.
 func openReaders(path string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite", dsn(path, "ro", "deferred", "busy_timeout(5000)", "query_only(ON)"))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger for reading: %w", err)
 	}
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(readConns)
+	db.SetMaxIdleConns(readConns)
+	db.SetConnMaxLifetime(time.Minute) // one that reads a file that was removed is not kept
 	return db, nil
 }
 
