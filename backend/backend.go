@@ -53,6 +53,7 @@ type Backend struct {
 	url      string
 
 	config  atomic.Pointer[config.Config]
+	secrets atomic.Pointer[[]string] // variables that no worker inherits: those of every config so far
 	pricing atomic.Pointer[pricing]
 	money   atomic.Pointer[money]
 	snap    atomic.Pointer[api.Snapshot]
@@ -113,7 +114,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
-	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: secretNames(o.Config), Runtime: o.Runtime, Log: b.log}
+	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: func() []string { return *b.secrets.Load() }, Runtime: o.Runtime, Log: b.log}
 	cleanup := ""
 	if o.Lease != "" {
 		cleanup = o.Config.State
@@ -173,6 +174,13 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	secrets := secretNames(c)
+	if old := b.secrets.Load(); old != nil {
+		secrets = append(secrets, *old...)
+		slices.Sort(secrets)
+		secrets = slices.Compact(secrets)
+	}
+	b.secrets.Store(&secrets) // before the pool starts anything
 	p := newPricing(cost.Embedded(), c)
 	if err := b.pool.Apply(c); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -259,5 +260,23 @@ func TestEstimates(t *testing.T) {
 	}
 	if n, ok := r.estimate("toy", 1_000_000, 1_000_000); !ok || n != 3*api.Dollar {
 		t.Errorf("at flat rates: %v, %v; want 3", n, ok)
+	}
+}
+
+func TestAVariableThatAReloadReadsASecretFromIsHiddenFromWorkers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	for _, ref := range []string{"env:PATH", "env:HOME"} { // set everywhere, and no secret by name
+		r.load = func() (*config.Config, error) {
+			c := r.config(1)
+			c.Keys = []config.Key{{Name: "me", Key: config.Secret{Ref: ref, Val: "x"}}}
+			return c, nil
+		}
+		if err := r.Do(t.Context(), api.Action{Verb: api.EngineReload}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := *r.secrets.Load(); !slices.Equal(got, []string{"HOME", "PATH"}) {
+		t.Errorf("hidden are %q, want those of both configs", got)
 	}
 }

@@ -146,8 +146,17 @@ func errorText(status int, body []byte) string {
 	v := gjson.ParseBytes(body)
 	for _, at := range [...]string{"error.message", "error", "detail", "message"} {
 		if m := v.Get(at); m.Type == gjson.String && m.Str != "" {
-			return cut(fmt.Sprintf("HTTP %d: %s", status, m.Str), 1000)
+			return cut(fmt.Sprintf("HTTP %d: %s", status, withoutInput(m.Str)), 1000)
 		}
 	}
 	return fmt.Sprintf("HTTP %d", status)
+}
+
+// withoutInput takes out of a validation error what it quotes of the request, which may be a prompt:
+// the ledger, the log and the console keep none. The client gets the worker's own words.
+func withoutInput(msg string) string {
+	if i := strings.Index(msg, "'input':"); i >= 0 {
+		return strings.TrimRight(msg[:i], ", ") + " …"
+	}
+	return msg
 }

@@ -9,8 +9,8 @@ type Local struct {
 	// name is appended, for ps.
 	Shim []string
 	// Secrets names variables of our environment that hold secrets, whatever their names look
-	// like. Servers do not inherit them, nor what looks like a secret (see cleanEnv).
-	Secrets []string
+	// like, as of the config of now; nil: none. Servers do not inherit them, nor what looks like a secret (see cleanEnv).
+	Secrets func() []string
 	// Runtime is the folder for control sockets whose path in the worker's folder would be
 	// too long; "" for $XDG_RUNTIME_DIR/vllmdeck, else /tmp/vllmdeck-UID.
 	Runtime string

@@ -173,7 +173,11 @@ func (l *Local) startShim(ctx context.Context, o order) (*exec.Cmd, record, erro
 	defer answer.Close()
 
 	cmd := exec.Command(path, append(l.Shim[1:len(l.Shim):len(l.Shim)], s.Name)...) //nolint:noctx // the shim outlives this process
-	cmd.Env = setEnv(cleanEnv(os.Environ(), l.Secrets), shimEnv+"="+o.Marker)
+	var secrets []string
+	if l.Secrets != nil {
+		secrets = l.Secrets()
+	}
+	cmd.Env = setEnv(cleanEnv(os.Environ(), secrets), shimEnv+"="+o.Marker)
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(in) // a pipe: what is in it never lies on a disk
 	cmd.Stderr = errs

@@ -26,7 +26,7 @@ func newLocal() launch.Launcher {
 	if err != nil {
 		panic(err)
 	}
-	return &launch.Local{Shim: []string{exe, "shim"}, Secrets: []string{"VLLMDECK_CONFIG"}}
+	return &launch.Local{Shim: []string{exe, "shim"}, Secrets: func() []string { return []string{"VLLMDECK_CONFIG"} }}
 }
 
 // TestMain also makes this binary the shim and the servers of its own tests.
