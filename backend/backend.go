@@ -122,7 +122,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.pool = worker.NewPool(worker.Options{
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
-		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Redact: launch.Redact,
+		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Listens: launch.Listens, Redact: launch.Redact,
 		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
 	})
 	b.providers = &providers{ledger: l}

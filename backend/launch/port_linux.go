@@ -1,7 +1,10 @@
 package launch
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,6 +39,41 @@ func PortOwner(port int) string {
 		}
 	}
 	return ""
+}
+
+// Listens finds a stranger that listens on a port of loopback in place of the processes with these
+// pids: one may take it after Check, while the server still loads. The error names it. Nil says
+// that one of them listens, that nobody does, or that this cannot be seen.
+func Listens(port int, pids []int) error {
+	inodes := map[string]bool{}
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		b, err := os.ReadFile(table)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if l, ok := parseListener(line); ok && l.port == port {
+				inodes["socket:["+l.inode+"]"] = true
+			}
+		}
+	}
+	if len(inodes) == 0 {
+		return nil
+	}
+	for _, pid := range pids {
+		dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+		fds, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		for _, fd := range fds {
+			if target, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && inodes[target] {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("port %d is taken by %s, which is not of this worker: end that, or set another \"port:\"; for a server that something else starts there is \"attach:\"",
+		port, cmp.Or(PortOwner(port), "another process"))
 }
 
 // parseListener reads one line of /proc/net/tcp or tcp6; false for what does not listen.

@@ -144,6 +144,9 @@ func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 }
 
 func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
+	if err := w.stranger(l); err != nil { // it would get our key, and then the prompts
+		return answer{}, err
+	}
 	if err := t.health(ctx); err != nil {
 		return answer{}, err
 	}
@@ -164,6 +167,18 @@ func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 		return a, nil
 	}
 	return a, t.canary(ctx, l.served, canaryLimit)
+}
+
+// stranger says who answers in place of l's server.
+func (w *worker) stranger(l *life) error {
+	if w.opts.Listens == nil || l.plan.kind == kindAttach {
+		return nil
+	}
+	var pids []int
+	for _, p := range l.inst.Tree() {
+		pids = append(pids, p.PID)
+	}
+	return w.opts.Listens(l.spec.Port, pids)
 }
 
 // answered takes the outcome of one question to a server that is not ready.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -621,4 +622,37 @@ func TestLaunchErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAStrangerOnThePortIsNotTakenForTheServer(t *testing.T) {
+	state := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.play = loads(time.Second)
+		o := h.options(state)
+		var there atomic.Bool
+		there.Store(true)
+		o.Listens = func(port int, pids []int) error {
+			if port == 0 || len(pids) == 0 {
+				t.Errorf("asked for port %d of %v", port, pids)
+			}
+			if there.Load() {
+				return errors.New("port 8000 is taken by nginx (pid 7)")
+			}
+			return nil
+		}
+		p := NewPool(o)
+		must(t, p.Apply(conf(vllmWorker("w0"))))
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		if s := mustStatus(t, p, "w0"); s.State != api.Starting || h.last().canary.Load() != 0 {
+			t.Errorf("%s after %d canaries, want starting and none: the stranger is not asked", s.State, h.last().canary.Load())
+		}
+		there.Store(false)
+		until(t, 5*time.Second, "ready", is(p, "w0", api.Ready))
+		cancel()
+		must(t, <-done)
+	})
 }

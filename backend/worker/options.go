@@ -63,6 +63,9 @@ type Options struct {
 	Check func(launch.Spec) error
 	// Port gives a free port, none of those to avoid, for workers whose config names none.
 	Port func(avoid ...int) (int, error)
+	// Listens says who listens on a server's port if that is none of its processes; nil: whoever
+	// answers is taken for the server.
+	Listens func(port int, pids []int) error
 	// Redact hides secrets in a command line that is shown; nil: it is shown as it is.
 	Redact func(argv []string) []string
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
