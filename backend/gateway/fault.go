@@ -155,8 +155,8 @@ func errorText(status int, body []byte) string {
 // withoutInput takes out of a validation error what it quotes of the request, which may be a prompt:
 // the ledger, the log and the console keep none. The client gets the worker's own words.
 func withoutInput(msg string) string {
-	if i := strings.Index(msg, "'input':"); i >= 0 {
-		return strings.TrimRight(msg[:i], ", ") + " …"
+	if before, _, quotes := strings.Cut(msg, "'input':"); quotes {
+		return strings.TrimRight(before, ", ") + " …"
 	}
 	return msg
 }
