@@ -187,18 +187,34 @@ func (c *Console) askWorker(verb api.Verb, w *api.Worker) {
 		}
 	}
 	flight := plural(int64(w.InFlight), "request", "requests")
+	first := Text("") // what happens to requests
+	switch {
+	case w.InFlight > 0 && others > 0:
+		first = "New requests go elsewhere at once; the " + flight + " in flight may finish. "
+	case w.InFlight > 0:
+		first = "The " + flight + " in flight may finish. "
+	}
 	why := Text("")
 	switch verb {
 	case api.WorkerStop:
-		why = "New requests go elsewhere at once; the " + flight + " in flight may finish within the grace time, then its whole process tree ends."
+		why = first + "Its whole process tree ends, after the grace time at the latest."
+		if w.InFlight == 0 {
+			why = "Its whole process tree ends."
+		}
 	case api.WorkerRestart:
-		why = "It stops as with s, then starts again: weights are loaded anew."
+		why = first + "Its process tree ends, then it starts again: weights are loaded anew."
+		if s := lastStart(w); s > 0 {
+			why += " The last start took " + seconds(s) + "."
+		}
 	case api.WorkerDrain:
-		why = "New requests go elsewhere; the " + flight + " in flight finish. The process stays; d routes to it again."
+		why = first + "The process stays; d routes to it again."
 	case api.WorkerResume:
 		why = "New requests are routed to it again."
 	case api.WorkerStart:
 		why = "Its process is started now."
+		if s := lastStart(w); s > 0 {
+			why += " The last start took " + seconds(s) + "."
+		}
 		if w.Error != "" {
 			lines = append(lines, part{stWarn, "Last error: " + clean(w.Error)})
 		}

@@ -46,6 +46,17 @@ func coming(w *api.Worker) (whole, left float64, ok bool) {
 	return whole, left, whole > 0
 }
 
+// lastStart is how long the last start that came to ready took, in seconds; 0 where there was none.
+func lastStart(w *api.Worker) float64 {
+	s := 0.0
+	for _, p := range w.LastStart {
+		if known(p.Seconds) && p.Seconds > 0 {
+			s += p.Seconds
+		}
+	}
+	return s
+}
+
 // eta says when a starting worker should be ready.
 func eta(w *api.Worker) Text {
 	whole, left, ok := coming(w)
@@ -76,7 +87,7 @@ func (c *Console) workerStory(l *line, w *api.Worker, st style) {
 		if t := eta(w); t != "" && t.width()+2 <= l.left() {
 			l.gap(2).put(stText, t)
 		}
-		if w.Error != "" && !c.ails(w) {
+		if w.Error != "" && !c.ails(w) && l.left() > 24 {
 			l.gap(2).put(stWarn, "after: "+clean(w.Error))
 		}
 	case api.Failed:
