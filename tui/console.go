@@ -148,12 +148,7 @@ func New(opt Options) *Console {
 // Run shows a console on the terminal until the user leaves it, and restores the terminal. On a
 // terminal that cannot move its cursor (TERM=dumb) it prints one line per change instead.
 func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, error) {
-	if os.Getenv("NO_COLOR") != "" {
-		opt.Theme = "mono"
-	}
-	if opt.Graph == "" && os.Getenv("TERM") == "linux" { // the font of the Linux console has no braille
-		opt.Graph = graphBlock
-	}
+	opt = opt.suited(os.Getenv)
 	if os.Getenv("TERM") == "dumb" {
 		return runPlain(ctx, opt, os.Stdout)
 	}
@@ -171,6 +166,17 @@ func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, 
 		err = fmt.Errorf("run console: %w", err)
 	}
 	return c.result, err
+}
+
+// suited fits options to the terminal that the environment tells of.
+func (opt Options) suited(env func(string) string) Options {
+	if env("NO_COLOR") != "" {
+		opt.Theme = "mono"
+	}
+	if opt.Graph == "" && env("TERM") == "linux" { // the font of the Linux console has 256 glyphs, few of ours among them
+		opt.ASCII = true
+	}
+	return opt
 }
 
 func (r *Result) fill(s *api.Snapshot) {

@@ -34,11 +34,13 @@ func (l *line) use(st style) {
 		return
 	}
 	sgr := l.th.sgr[st]
-	if l.sel {
-		if sgr != "" {
-			sgr += ";"
-		}
-		sgr += l.th.sel
+	switch {
+	case l.sel && l.th.sel == reverse: // with colours the row would be a patchwork of their backgrounds
+		sgr = reverse
+	case l.sel && sgr != "":
+		sgr += ";" + l.th.sel
+	case l.sel:
+		sgr = l.th.sel
 	}
 	l.buf = append(l.buf, "\x1b["...)
 	if sgr != "" {

@@ -261,3 +261,34 @@ func TestChartsSideBySideTakeTurns(t *testing.T) {
 		}
 	}
 }
+
+func TestOptionsSuitTheTerminal(t *testing.T) {
+	for _, tc := range []struct {
+		opt   Options
+		env   map[string]string
+		ascii bool
+		theme string
+	}{
+		{Options{Theme: "dark"}, map[string]string{"TERM": "xterm-256color"}, false, "dark"},
+		{Options{Theme: "dark"}, map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false, "mono"},
+		{Options{}, map[string]string{"TERM": "linux"}, true, ""},
+		{Options{Graph: graphBlock}, map[string]string{"TERM": "linux"}, false, ""}, // asked for by name
+	} {
+		got := tc.opt.suited(func(k string) string { return tc.env[k] })
+		if got.ASCII != tc.ascii || got.Theme != tc.theme {
+			t.Errorf("%v: ASCII %v, theme %q; want %v, %q", tc.env, got.ASCII, got.Theme, tc.ascii, tc.theme)
+		}
+	}
+}
+
+// In reverse video every colour becomes a background: the selected row has none.
+func TestTheSelectedRowOfSixteenColoursIsOneBlock(t *testing.T) {
+	l := newLine(themeNamed("tty16", true), 20)
+	l.sel = true
+	l.put(stOK, "ready").gap(1).put(stStrong, "12").gap(1).put(stBad, "x")
+	for _, colour := range []string{"32", "97", "91"} {
+		if got := string(l.end()); strings.Contains(got, ";"+colour) {
+			t.Errorf("the selected row holds colour %s: %q", colour, got)
+		}
+	}
+}

@@ -34,7 +34,7 @@ var asciiGlyphs = glyphs{
 	tick: "+", axis: "|", marker: "|", up: "^", down: "v", sep: "|", arrow: ">", block: "#",
 	spark:   [9]Text{" ", "_", "_", ".", ".", "-", "-", "'", "'"},
 	eighths: [9]Text{"", "", "", "", "", "", "", "", "#"},
-	super:   [10]Text{"", "1", "2", "3", "4", "5", "6", "7", "8", "9"},
+	super:   [10]Text{"", "1 ", "2 ", "3 ", "4 ", "5 ", "6 ", "7 ", "8 ", "9 "},
 }
 
 // onlyASCII replaces the few signs that are written in words rather than taken from glyphs, cell for cell.

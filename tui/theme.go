@@ -38,6 +38,8 @@ type theme struct {
 	dark bool
 }
 
+const reverse = "7"
+
 func rgb(fg string) string {
 	n := func(s string) string {
 		v := 0
@@ -73,11 +75,11 @@ var themes = []theme{
 		stBadge: fg("ffffff") + ";" + bg("8a5a00"), stAlarm: "1;" + fg("ffffff") + ";" + bg("b3121d"),
 		stTab: "1;" + fg("ffffff") + ";" + bg("0a52b8"), stKey: fg("0a52b8"), stCursor: fg("0b0d10"),
 	}},
-	{name: "mono", dark: true, sel: "7", sgr: [styles]string{
+	{name: "mono", dark: true, sel: reverse, sgr: [styles]string{
 		stDim: "", stFaint: "2", stFocus: "1", stTitle: "1", stStrong: "1", stWarn: "1", stBad: "1", stA3: "2",
 		stB2: "2", stC2: "2", stBadge: "7", stAlarm: "1;7", stTab: "7", stKey: "1", stCursor: "1",
 	}},
-	{name: "tty16", dark: true, sel: "7", sgr: [styles]string{
+	{name: "tty16", dark: true, sel: reverse, sgr: [styles]string{
 		stText: "37", stDim: "37", stFaint: "90", stFocus: "94", stTitle: "1;37", stStrong: "97", stOK: "32", stWarn: "33", stBad: "91",
 		stA: "94", stA2: "94", stA3: "34", stB: "96", stB2: "36", stC: "95", stC2: "35",
 		stBadge: "30;43", stAlarm: "97;41", stTab: "30;46", stKey: "96", stCursor: "97",
