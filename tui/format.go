@@ -196,6 +196,21 @@ func money(n *api.Nanos) Text {
 	return Text(sign + "$" + dollars(v))
 }
 
+// moneyIn is money in at most width cells: with fewer digits where three do not fit.
+func moneyIn(n *api.Nanos, width int) Text {
+	t := money(n)
+	if n == nil || t.width() <= width {
+		return t
+	}
+	places := width - len("-$0.")
+	if v := math.Abs(n.USD()); places < 2 || v >= 1 {
+		return t
+	} else if least := math.Pow10(-places); v < least/2 {
+		return Text("<$" + strconv.FormatFloat(least, 'f', places, 64))
+	}
+	return purse{places}.money(n)
+}
+
 // purse writes amounts that stand under each other with the same decimals, so that the eye can
 // compare them: as many as the greatest needs for three digits, at least two.
 type purse struct{ decimals int }

@@ -292,3 +292,20 @@ func TestTheSelectedRowOfSixteenColoursIsOneBlock(t *testing.T) {
 		}
 	}
 }
+
+// A small amount is not cut to a sign that means "not there yet".
+func TestSmallAmountsFitTheirColumn(t *testing.T) {
+	for usd, want := range map[float64]Text{0.0000393: "$0.0000393", 0.00000864: "$0.000009", 0.000000123: "<$0.000001", 0.012: "$0.0120", 1234.5: "$1,234", 0: "$0.00"} {
+		if got := moneyIn(nd(usd), 10); got != want {
+			t.Errorf("%v in ten cells = %q, want %q", usd, got, want)
+		}
+	}
+	if got := moneyIn(nil, 10); got != unknown {
+		t.Errorf("an unknown amount = %q", got)
+	}
+	s := fixture("real", fixedNow)
+	s.Requests[2].Actual, s.Requests[2].Would = nd(0.00000864), nd(0.000000123)
+	if got := screen(t, at(120, 40, s, Options{View: int(viewRequests)})); !strings.Contains(got, "$0.000009") || !strings.Contains(got, "<$0.000001") {
+		t.Errorf("small amounts are not in the table:\n%s", got)
+	}
+}

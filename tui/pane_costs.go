@@ -41,7 +41,11 @@ func (c *Console) drawCosts(p *panel) {
 	if h := m.Hostile; h != nil {
 		title("The least flattering comparison")
 		row("Hosted elsewhere", in.money(h.Would), stText, clean(h.Name)+", "+clean(h.Date))
-		row("  net against it", in.signed(h.Savings), netStyle(h.Savings), "the least flattering comparison")
+		least := Text("the least flattering comparison")
+		if roomy { // its title says so
+			least = ""
+		}
+		row("  net against it", in.signed(h.Savings), netStyle(h.Savings), least)
 	}
 	if len(m.Missing) > 0 {
 		title("What is missing")
