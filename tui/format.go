@@ -196,14 +196,17 @@ func money(n *api.Nanos) Text {
 	return Text(sign + "$" + dollars(v))
 }
 
-// moneyIn is money in at most width cells: with fewer digits where three do not fit.
-func moneyIn(n *api.Nanos, width int) Text {
+// moneyWidth is what a column of money has.
+const moneyWidth = 10
+
+// cellMoney is money for a column: with fewer digits where three do not fit.
+func cellMoney(n *api.Nanos) Text {
+	const places = moneyWidth - len("-$0.")
 	t := money(n)
-	if n == nil || t.width() <= width {
+	if n == nil || t.width() <= moneyWidth {
 		return t
 	}
-	places := width - len("-$0.")
-	if v := math.Abs(n.USD()); places < 2 || v >= 1 {
+	if v := math.Abs(n.USD()); v >= 1 {
 		return t
 	} else if least := math.Pow10(-places); v < least/2 {
 		return Text("<$" + strconv.FormatFloat(least, 'f', places, 64))

@@ -191,7 +191,7 @@ func TestHostFiguresHoldStill(t *testing.T) {
 	busy := *s
 	busy.Host.CPU = new(1.0)
 	c.Update(snapshotMsg{snap: &busy})
-	if got := screen(t, c); !strings.Contains(got, "host 1 of 4 cores") {
+	if got := screen(t, c); !strings.Contains(got, "host 1.0 of 4 cores") {
 		t.Errorf("a real change is not shown:\n%s", got)
 	}
 }
@@ -296,11 +296,11 @@ func TestTheSelectedRowOfSixteenColoursIsOneBlock(t *testing.T) {
 // A small amount is not cut to a sign that means "not there yet".
 func TestSmallAmountsFitTheirColumn(t *testing.T) {
 	for usd, want := range map[float64]Text{0.0000393: "$0.0000393", 0.00000864: "$0.000009", 0.000000123: "<$0.000001", 0.012: "$0.0120", 1234.5: "$1,234", 0: "$0.00"} {
-		if got := moneyIn(nd(usd), 10); got != want {
+		if got := cellMoney(nd(usd)); got != want {
 			t.Errorf("%v in ten cells = %q, want %q", usd, got, want)
 		}
 	}
-	if got := moneyIn(nil, 10); got != unknown {
+	if got := cellMoney(nil); got != unknown {
 		t.Errorf("an unknown amount = %q", got)
 	}
 	s := fixture("real", fixedNow)
