@@ -23,6 +23,12 @@ type Snapshot struct {
 	Keys     []Key     `json:"keys,omitempty"` // client keys that are not revoked, by name; those used last where there are many
 
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
+
+	Crashes []Crash  `json:"crashes,omitempty"` // the crash book, newest first; at most 40
+	Strays  []Stray  `json:"strays,omitempty"`  // at most 64
+	Advice  []Advice `json:"advice,omitempty"`  // none: nothing is wrong; at most 32
+	Rolls   []Roll   `json:"rolls,omitempty"`   // rolling restarts, the last of each model
+	Cache   *Cache   `json:"cache,omitempty"`   // nil: this host has none
 }
 
 // Engine is the process itself.
@@ -102,6 +108,7 @@ const (
 	Stopping State = "stopping"
 	Stopped  State = "stopped" // on purpose
 	Failed   State = "failed"  // died or did not start; Error says why, NextStart when it is tried again
+	Asleep   State = "asleep"  // its weights are off the GPU; a request for its model wakes it
 )
 
 // Phases of a start, in order. A worker that is not starting has none.
@@ -131,10 +138,16 @@ type Worker struct {
 	NextStart time.Time   `json:"next_start,omitzero"`
 	Restarts  int         `json:"restarts"` // unasked, since the engine started
 	Adopted   bool        `json:"adopted,omitempty"`
-	Error     string      `json:"error,omitempty"`   // the first error that explains the failure; kept while it starts again unasked
-	Remedy    string      `json:"remedy,omitempty"`  // what mends it
-	Exit      string      `json:"exit,omitempty"`    // "exit 1", "signal: killed"
-	Stalled   bool        `json:"stalled,omitempty"` // no progress while requests are with it
+	Error     string      `json:"error,omitempty"`       // the first error that explains the failure; kept while it starts again unasked
+	Remedy    string      `json:"remedy,omitempty"`      // what mends it
+	Exit      string      `json:"exit,omitempty"`        // "exit 1", "signal: killed"
+	Stalled   bool        `json:"stalled,omitempty"`     // no progress while requests are with it
+	Blocked   string      `json:"blocked,omitempty"`     // what its start waits for, e.g. another start on its GPU, or memory that a process holds
+	Fix       *Fix        `json:"fix,omitempty"`         // the remedy as an order
+	Fixed     []string    `json:"fixed,omitempty"`       // arguments that it runs with by order, beside or instead of the config's
+	Crashes   int         `json:"crashes,omitempty"`     // in the crash book
+	CanSleep  bool        `json:"can_sleep,omitempty"`   // the server has sleep mode and its routes
+	Level     int         `json:"sleep_level,omitempty"` // 1 or 2 while asleep
 
 	PID     int      `json:"pid,omitempty"`
 	URL     string   `json:"url,omitempty"`
@@ -179,6 +192,13 @@ type GPU struct {
 	Temperature *float64 `json:"temperature_celsius"`
 	Power       *float64 `json:"power_watts"`
 	PowerLimit  *float64 `json:"power_limit_watts"`
+
+	Throttle  []string     `json:"throttle,omitempty"` // why its clock is held down now; none: it is not. "power cap", "thermal", …
+	Energy    *float64     `json:"energy_watt_hours"`  // used since the engine started, integrated from Power
+	ECC       *int64       `json:"ecc_uncorrected"`    // since the driver was loaded
+	Xids      []Xid        `json:"xids,omitempty"`     // newest first; at most 8
+	Clock     *float64     `json:"clock_mhz"`
+	Processes []GPUProcess `json:"processes,omitempty"` // that hold its memory, biggest first; at most 32
 }
 
 // Host is the machine.
