@@ -1,0 +1,15 @@
+package main
+
+import "context"
+
+// experiment is one trial of the product.
+type experiment struct {
+	id    string
+	title string
+	run   func(ctx context.Context, t *trial) error
+}
+
+// experiments are all there are, in the order in which they run.
+var experiments = []experiment{
+	{"R1", "kill -9 one of two workers, 50 streams and 50 plain clients, 20 kills", r01},
+}
