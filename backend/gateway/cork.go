@@ -56,6 +56,10 @@ func (c *corked) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
+		if e := shaped(p); e != nil {
+			_, err := c.Conn.Write(e)
+			return len(p), err
+		}
 		return c.Conn.Write(p)
 	}
 	c.held.b = append(c.held.b, p...)

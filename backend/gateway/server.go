@@ -27,7 +27,9 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ConnState:         idle,
-		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is no route here.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
 	}
 	defer g.client.CloseIdleConnections()

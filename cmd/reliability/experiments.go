@@ -12,4 +12,5 @@ type experiment struct {
 // experiments are all there are, in the order in which they run.
 var experiments = []experiment{
 	{"R1", "kill -9 one of two workers, 50 streams and 50 plain clients, 20 kills", r01},
+	{"R9", "10,000 mangled requests, 2,000 slow connections, bodies of 20 MB", r09},
 }
