@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -145,4 +146,23 @@ func (a *answer) readStream(body io.Reader, r route) error {
 			}
 		}
 	}
+}
+
+// String says what a client has, for a failure.
+func (a *answer) String() string {
+	kind := "plain"
+	if a.stream {
+		kind = "streamed"
+	}
+	s := fmt.Sprintf("%s %s answer %s: %s, HTTP %d, %d events, %d bytes, finish %q", kind, a.route, a.id, a.verdict, a.status, a.events, len(a.text), a.finish)
+	if a.told != "" {
+		s += fmt.Sprintf(", told %q", a.told)
+	}
+	if a.junk != "" {
+		s += ", " + a.junk
+	}
+	if a.err != nil {
+		s += fmt.Sprintf(", ended by %v", a.err)
+	}
+	return s
 }

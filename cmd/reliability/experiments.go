@@ -12,4 +12,6 @@ type experiment struct {
 // experiments are all there are, in the order in which they run.
 var experiments = []experiment{
 	{"R1", "kill -9 one of two workers, 50 streams and 50 plain clients, 20 kills", r01},
+	{"R6", "answers broken in six ways on four routes, with one worker and with two", r06},
+	{"R7", "1,000 clients hang up at random moments, on four routes", r07},
 }
