@@ -46,6 +46,9 @@ type answer struct {
 	err       error  // how the body ended; nil: cleanly
 
 	sent, head, first, ended time.Time
+
+	last time.Time     // of the last event with content
+	gap  time.Duration // the longest between two of them
 }
 
 // ttft is the time to the first content; 0: there was none.
@@ -138,9 +141,13 @@ func (a *answer) readStream(body io.Reader, r route) error {
 		r.ev(a, string(data[:len(data)-1]))
 		data = data[:0]
 		if a.events > before {
+			now := time.Now()
 			if a.first.IsZero() {
-				a.first = time.Now()
+				a.first = now
+			} else {
+				a.gap = max(a.gap, now.Sub(a.last))
 			}
+			a.last = now
 			if a.seen != nil {
 				a.seen(a.events)
 			}

@@ -11,7 +11,7 @@ import (
 )
 
 // virtual runs one test of a package in virtual time (testing/synctest) and notes its figures, which it gives by
-// t.Attr(name, value). A test that fails, or does not exist, fails the trial.
+// t.Attr(name, value), with _ for a space. A test that fails, or does not exist, fails the trial.
 func (t *trial) virtual(ctx context.Context, pkg, test string) error {
 	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-run", "^"+test+"$", pkg)
 	var errs strings.Builder
@@ -34,7 +34,7 @@ func (t *trial) virtual(ctx context.Context, pkg, test string) error {
 		}
 		switch ev.Action {
 		case "attr":
-			t.note(ev.Key, ev.Value)
+			t.note(strings.ReplaceAll(ev.Key, "_", " "), ev.Value)
 		case "pass":
 			passed = passed || ev.Test == test
 		case "output":
