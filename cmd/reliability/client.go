@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -45,6 +46,9 @@ type answer struct {
 	err       error  // how the body ended; nil: cleanly
 
 	sent, head, first, ended time.Time
+
+	last time.Time     // of the last event with content
+	gap  time.Duration // the longest between two of them
 }
 
 // ttft is the time to the first content; 0: there was none.
@@ -137,12 +141,35 @@ func (a *answer) readStream(body io.Reader, r route) error {
 		r.ev(a, string(data[:len(data)-1]))
 		data = data[:0]
 		if a.events > before {
+			now := time.Now()
 			if a.first.IsZero() {
-				a.first = time.Now()
+				a.first = now
+			} else {
+				a.gap = max(a.gap, now.Sub(a.last))
 			}
+			a.last = now
 			if a.seen != nil {
 				a.seen(a.events)
 			}
 		}
 	}
+}
+
+// String says what a client has, for a failure.
+func (a *answer) String() string {
+	kind := "plain"
+	if a.stream {
+		kind = "streamed"
+	}
+	s := fmt.Sprintf("%s %s answer %s: %s, HTTP %d, %d events, %d bytes, finish %q", kind, a.route, a.id, a.verdict, a.status, a.events, len(a.text), a.finish)
+	if a.told != "" {
+		s += fmt.Sprintf(", told %q", a.told)
+	}
+	if a.junk != "" {
+		s += ", " + a.junk
+	}
+	if a.err != nil {
+		s += fmt.Sprintf(", ended by %v", a.err)
+	}
+	return s
 }

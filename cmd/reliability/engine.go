@@ -164,9 +164,10 @@ func (e *engine) ready(ctx context.Context, limit time.Duration) error {
 
 // settled waits until nothing is in flight and the ledger has it all on disk.
 func (e *engine) settled(ctx context.Context, limit time.Duration) error {
+	began := time.Now() // a snapshot from before knows nothing of the last requests
 	return until(ctx, limit, "all requests are recorded", func() bool {
 		s, err := e.snapshot(ctx)
-		return err == nil && s.Traffic.InFlight == 0 && s.Engine.Ledger.Queued == 0
+		return err == nil && s.Time.After(began) && s.Traffic.InFlight == 0 && s.Engine.Ledger.Queued == 0
 	})
 }
 

@@ -12,5 +12,9 @@ type experiment struct {
 // experiments are all there are, in the order in which they run.
 var experiments = []experiment{
 	{"R1", "kill -9 one of two workers, 50 streams and 50 plain clients, 20 kills", r01},
+	{"R5", "workers that hang before the first token, mid-stream, and behind a /health that answers", r05},
+	{"R6", "answers broken in six ways on four routes, with one worker and with two", r06},
+	{"R7", "1,000 clients hang up at random moments, on four routes", r07},
 	{"R9", "10,000 mangled requests, 2,000 slow connections, bodies of 20 MB", r09},
+	{"R11", "recorded streams cut at every byte, the way of an event, a minute of fuzzing", r11},
 }

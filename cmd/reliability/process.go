@@ -51,3 +51,20 @@ func descriptors(pid int) (int, error) {
 	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	return len(list), err
 }
+
+// children lists the processes whose parent is pid.
+func children(pid int) (pids []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		// The name in field 2 may hold spaces and parentheses: count from its end.
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if id, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && len(f) > 1 && f[1] == strconv.Itoa(pid) {
+			pids = append(pids, id)
+		}
+	}
+	return pids
+}

@@ -47,7 +47,7 @@ func r01(ctx context.Context, t *trial) error {
 	all.Wait()
 	for _, a := range answers {
 		if a.verdict != complete {
-			return fmt.Errorf("an undisturbed %s stream is %s: %w", a.route, a.verdict, a.err)
+			return fmt.Errorf("an undisturbed answer is wrong: %s", &a)
 		}
 	}
 
@@ -108,19 +108,19 @@ func r01(ctx context.Context, t *trial) error {
 		case a.verdict == complete:
 		case !a.stream:
 			plainFailed++
-			t.failf("plain %s request is %s: HTTP %d, %s, %v", a.route, a.verdict, a.status, a.told, a.err)
+			t.failf("%s", &a)
 		case a.events == 0:
 			unseenFailed++
-			t.failf("%s stream without content is %s: HTTP %d, %s, %v", a.route, a.verdict, a.status, a.told, a.err)
+			t.failf("%s", &a)
 		case a.verdict == told:
 			lost++
 			if a.route == "chat" || a.route == "completions" {
 				wrong++
-				t.failf("%s stream was not continued: %s", a.route, a.told)
+				t.failf("not continued: %s", &a)
 			}
 		default:
 			silent++
-			t.failf("%s stream with %d events is %s: %v", a.route, a.events, a.verdict, a.err)
+			t.failf("%s", &a)
 		}
 		cutLegs := 0
 		for _, l := range row.legs {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -34,11 +33,7 @@ func (t *trial) recorder(ctx context.Context, worker string) (*recorder, error) 
 	if err != nil {
 		return nil, err
 	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	rec := &recorder{url: "http://" + ln.Addr().String()}
+	rec := &recorder{}
 	through := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		FlushInterval: -1,
@@ -46,7 +41,7 @@ func (t *trial) recorder(ctx context.Context, worker string) (*recorder, error) 
 		ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		ErrorLog:      log.New(io.Discard, "", 0),
 	}
-	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	rec.url, err = t.listen(ctx, func(w http.ResponseWriter, r *http.Request) {
 		rec.mu.Lock()
 		rec.calls = append(rec.calls, call{r.Method, r.RequestURI, r.Header.Clone()})
 		rec.mu.Unlock()
@@ -58,10 +53,8 @@ func (t *trial) recorder(ctx context.Context, worker string) (*recorder, error) 
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		through.ServeHTTP(w, r)
-	})}
-	go func() { _ = s.Serve(ln) }()
-	t.cleanup(func() { _ = s.Close() })
-	return rec, nil
+	})
+	return rec, err
 }
 
 // got lists what the worker was asked for.
