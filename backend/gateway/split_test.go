@@ -2,10 +2,14 @@ package gateway
 
 import (
 	"bytes"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -137,4 +141,20 @@ func TestStreamsSplitAnywhere(t *testing.T) {
 	}
 	t.Attr("streams", strconv.Itoa(streams))
 	t.Attr("splits", strconv.Itoa(splits))
+}
+
+func TestTheLastByteOfAStreamIsNotLost(t *testing.T) {
+	for _, eol := range []string{"\n", "\r\n", "\r"} {
+		body := strings.ReplaceAll(evRole+evText("x")+evFinish+evDone, "\n", eol)
+		url := serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"+chunk(body[:len(body)-1]))
+			<-time.After(30 * time.Millisecond)
+			_, _ = io.WriteString(c, chunk(body[len(body)-1:])+"0\r\n\r\n")
+		})
+		r := newRig(t)
+		r.pool.add("a", url)
+		if got := r.post(t, "/v1/chat/completions", `{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":true}}`); got.err != nil || got.body != body {
+			t.Errorf("with %q the client got %q (%v), want %q", eol, got.body, got.err, body)
+		}
+	}
 }
