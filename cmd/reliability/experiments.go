@@ -17,4 +17,5 @@ var experiments = []experiment{
 	{"R7", "1,000 clients hang up at random moments, on four routes", r07},
 	{"R9", "10,000 mangled requests, 2,000 slow connections, bodies of 20 MB", r09},
 	{"R11", "recorded streams cut at every byte, the way of an event, a minute of fuzzing", r11},
+	{"R15", "both workers gone, and a paid API in a storm of 429 and 500, under a spend cap", r15},
 }
