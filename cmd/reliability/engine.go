@@ -39,11 +39,19 @@ type engine struct {
 // engine writes a config and starts an engine with it, and waits until it answers. config is the
 // text without listen and state: the engine listens on a free port of loopback.
 func (t *trial) engine(ctx context.Context, config string) (*engine, error) {
+	return t.engineWith(ctx, nil, config)
+}
+
+// engineWith is engine with variables added to its environment.
+func (t *trial) engineWith(ctx context.Context, env map[string]string, config string) (*engine, error) {
 	dir, err := os.MkdirTemp("", "rel") // short: the paths of sockets are limited
 	if err != nil {
 		return nil, err
 	}
 	e := &engine{t: t, dir: dir, config: filepath.Join(dir, "vllmdeck.yaml"), env: ownEnv(dir)}
+	for name, value := range env {
+		e.env = append(e.env, name+"="+value)
+	}
 	t.cleanup(e.remove)
 	for _, name := range []string{"home", "run", "tmp"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
