@@ -19,4 +19,5 @@ var experiments = []experiment{
 	{"R11", "recorded streams cut at every byte, the way of an event, a minute of fuzzing", r11},
 	{"R15", "both workers gone, and a paid API in a storm of 429 and 500, under a spend cap", r15},
 	{"R16", "secrets and prompts in every place, searched for in all that is written, shown and told", r16},
+	{"R17", "ten times what a worker can do, in open loop, and then a normal load", r17},
 }
