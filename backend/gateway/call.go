@@ -178,10 +178,7 @@ func (c *call) resolve() error {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
-		if c.who.quota != nil {
-			return noModel(c.req.model)
-		}
-		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
+		return c.who.noModel(c.req.model)
 	}
 	c.note(func(r *api.Request) { r.Model, r.Stream = model, c.req.stream })
 	cost := c.r.Header["X-Vllmdeck-Cost"]
