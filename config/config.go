@@ -113,6 +113,10 @@ type Provider struct {
 	Models   map[string]string `yaml:"models"` // our name: theirs
 	Prices   map[string]string `yaml:"prices"` // our name: provider/model of the price table; default Name/theirs
 	SpendCap SpendCap          `yaml:"spend_cap"`
+
+	// OutputLimit is what it calls the greatest length of a chat's answer: one of the Limit… constants. Default:
+	// max_completion_tokens at OpenAI, as-sent elsewhere.
+	OutputLimit string `yaml:"output_limit"`
 }
 
 // SpendCap bounds what a provider may cost. A nil limit is none.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -316,6 +317,24 @@ func TestFailoverIsForOutagesUnlessTheConfigSaysOtherwise(t *testing.T) {
 		if got := c.Model(model).Failover; got != want {
 			t.Errorf("failover of %s = %q, want %q", model, got, want)
 		}
+	}
+}
+
+func TestTheNameOfAnAnswersLimitIsThatOfTheProvider(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://api.openai.com/v1": LimitCompletion, "https://eu.api.openai.com/v1": LimitCompletion, "https://api.deepinfra.com/v1/openai": LimitAsSent, "https://api.openai.com.example.org/v1": LimitAsSent,
+	} {
+		text := "models: [{name: m}]\nproviders: [{name: p, url: \"" + url + "\", models: {m: x}, spend_cap: {day: 1}%s}]\n"
+		if got := mustParse(t, fmt.Sprintf(text, "")).Providers[0].OutputLimit; got != want {
+			t.Errorf("at %s it is %q, want %q", url, got, want)
+		}
+		if got := mustParse(t, fmt.Sprintf(text, ", output_limit: max_tokens")).Providers[0].OutputLimit; got != LimitTokens {
+			t.Errorf("at %s, told max_tokens, it is %q", url, got)
+		}
+	}
+	errs := mistakes(t, "models: [{name: m}]\nproviders: [{name: p, url: \"https://x.org/v1\", models: {m: x}, spend_cap: {day: 1}, output_limit: tokens}]\n")
+	if len(errs) != 1 || errs[0].Path != "providers[0].output_limit" {
+		t.Errorf("mistakes = %v, want one of output_limit", errs)
 	}
 }
 
