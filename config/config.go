@@ -35,6 +35,10 @@ type TLS struct {
 type Key struct {
 	Name string `yaml:"name"`
 	Key  Secret `yaml:"key"` // env:NAME or file:PATH
+
+	// Failover is when a provider may serve its requests: never, down or overload. The model's word holds too: the
+	// stricter one of both. Default: the model's alone.
+	Failover string `yaml:"failover"`
 }
 
 // Gateway is how requests are served.

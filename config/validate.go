@@ -88,6 +88,11 @@ func (r *report) keys(c *Config) {
 			r.problem(p+".name", "name it differently", "%s is the name of vllmdeck's own requests", k.Name)
 		}
 		names[k.Name] = i
+		switch k.Failover {
+		case "", FailoverNever, FailoverDown, FailoverOverload:
+		default:
+			r.problem(p+".failover", "write never, down or overload", "%q is not a way to fail over", k.Failover)
+		}
 		if k.Key.Ref == "" {
 			r.missing(p, "key", `key: "env:NAME" or "file:PATH"`)
 			continue

@@ -50,6 +50,9 @@ type call struct {
 	died  int           // workers that died with this request
 	busy  bool          // a worker that was to serve it had too much to do
 
+	failover string // when a provider may serve its key; "": as the model says
+	barred   bool   // a provider has the model, and the key may not use it
+
 	who   caller
 	stake stake // of its key's limits
 

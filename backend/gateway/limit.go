@@ -50,6 +50,7 @@ func (c *call) reserve() error {
 	if !c.g.mayUse(&l, c.row.Model) {
 		return c.who.noModel(c.req.model)
 	}
+	c.failover = l.Failover
 	if c.d.name != "tokenize" && c.d.name != "detokenize" { // these run no model
 		c.stake.prompt = promptTokens(c.req.raw(c.req.inputAt))
 	}
