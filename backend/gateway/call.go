@@ -114,7 +114,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 		}
 	}
 	c.row = &api.Request{
-		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
+		ID: newID(now), Client: clientID(r.Header), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
 	}
 	if c.id = requestID(r.Header); c.id == "" {
