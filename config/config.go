@@ -53,6 +53,7 @@ type Gateway struct {
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
 	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m
 	StreamTimeout time.Duration `yaml:"stream_timeout"` // the whole of a stream; default 4h
+	KeepAlive     time.Duration `yaml:"keep_alive"`     // silence after which the client of a stream gets a comment; default 0: none
 }
 
 // Model is a name that clients may ask for. Models named only by workers exist too.

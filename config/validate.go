@@ -120,6 +120,9 @@ func (r *report) times(c *Config) {
 	if g.TTFTTarget < 0 {
 		r.problem("gateway.ttft_target", "leave it out for none", "cannot be negative")
 	}
+	if k := g.KeepAlive; k != 0 && k < time.Second {
+		r.problem("gateway.keep_alive", "15s is usual; leave it out for none", "less than a second is no silence")
+	}
 	r.positive("gateway.answer_timeout", g.AnswerTimeout)
 	r.positive("gateway.stream_timeout", g.StreamTimeout)
 	if g.MaxBody <= 0 {

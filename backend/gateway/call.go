@@ -60,6 +60,7 @@ type call struct {
 	line  cutter    // guarded by mu, as taken is
 	taken bool      // Evict has ended the present leg
 
+	pulse  *pulse  // keeps the client's connection alive; nil: nobody does
 	sequel *sequel // the answer has lost a worker in its middle, and goes on
 	passed bool    // the client has something of the present leg
 
@@ -148,8 +149,11 @@ func (c *call) run() error {
 	}
 	ctx := c.r.Context()
 	c.until = c.total()
+	c.keepAlive()
 	for {
+		c.pulse.rest()
 		l, err := c.place(ctx)
+		c.pulse.wake()
 		if err != nil {
 			return c.unplaced(err)
 		}
@@ -334,14 +338,19 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		wait = c.patience(now, c.g.ttftTimeout())
 	}
 	if c.sequel != nil {
-		if f := c.prepare(ctx); f != nil {
+		c.pulse.rest()
+		f := c.prepare(ctx)
+		c.pulse.wake()
+		if f != nil {
 			return f, nil
 		}
 		if c.sequel.over {
 			return c.closing()
 		}
 	}
+	c.pulse.rest()
 	rep, err := c.send(ctx, &c.lease, wait)
+	c.pulse.wake()
 	if err != nil {
 		f := c.broken(err)
 		c.offWire()
@@ -363,7 +372,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	if c.out.sent {
-		return unfit(rep), nil
+		return c.unstreamed(rep)
 	}
 	return c.answer(rep, &whole)
 }
