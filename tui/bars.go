@@ -61,7 +61,12 @@ func (c *Console) header(w int) string {
 		l.put(stBadge, " STOPPING ").gap(1)
 	case c.err == nil:
 		st, word := standing(s)
-		l.put(st, "●").gap(1).put(st, word).gap(1).put(stDim, clock(s.Time)).gap(1)
+		l.put(st, "●").gap(1).put(st, word).gap(1)
+		if c.resting { // see adopt
+			l.put(stDim, "at rest since "+clock(c.movedAt)).gap(1)
+		} else {
+			l.put(stDim, clock(s.Time)).gap(1)
+		}
 	}
 	for _, group := range c.headline() {
 		if partsWidth(group)-len(group)+1+4 > l.left() {

@@ -66,6 +66,8 @@ type Console struct {
 	fetched uint64        // snapshots so far
 	err     error         // why the last fetch brought nothing
 	paused  bool
+	movedAt time.Time // when something last happened, by the engine's clock
+	resting bool      // nothing has for a while: see adopt
 
 	workers, requests, notices, prompts list
 	filters                             map[paneID]filter
@@ -278,17 +280,21 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.done(msg)
 	case tea.KeyPressMsg:
 		c.touch()
+		c.refresh()
 		return c, c.key(msg)
 	case tea.PasteMsg:
 		c.touch()
+		c.refresh()
 		c.paste(string(Sanitize(msg.Content)))
 		return c, nil
 	case tea.MouseClickMsg:
 		c.touch()
+		c.refresh()
 		c.click(msg.X, msg.Y)
 		return c, c.follow()
 	case tea.MouseWheelMsg:
 		c.touch()
+		c.refresh()
 		c.wheel(msg)
 		return c, c.follow()
 	case tea.ResumeMsg:
@@ -315,11 +321,11 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		}
 		return next
 	}
+	before := c.live
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
 	c.fetched++
 	if !c.paused {
-		c.snap = c.live
-		c.sync()
+		c.adopt(before)
 	}
 	return tea.Batch(next, c.follow())
 }

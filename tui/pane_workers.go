@@ -152,14 +152,15 @@ func (c *Console) drawWorkers(p *panel) {
 		}
 	}
 	if h := &c.snap.Host; h.CPU != nil && p.w >= 100 {
-		// While nothing is served the host's other business must not redraw the screen, unless it is a lot.
+		// The host's other business must not redraw a screen at rest.
 		const half = 0.5
-		core, gib := half, float64(1<<30)
-		if c.snap.Traffic.InFlight == 0 {
-			core, gib = max(1, float64(h.CPUs)/4), max(gib, float64(h.MemoryTotal)/10)
+		free := size(int64(c.steady("host memory", float64(h.MemoryFree), 1<<30))) + " free of " + size(h.MemoryTotal)
+		if c.resting {
+			p.show(stDim, "host "+plural(int64(h.CPUs), "core", "cores")+", "+free)
+		} else {
+			cpu := c.steady("host cpu", *h.CPU, half)
+			p.show(stDim, "host "+decimals(math.Round(cpu/half)*half, 1)+" of "+whole(h.CPUs)+" cores, "+free)
 		}
-		cpu, free := c.steady("host cpu", *h.CPU, core), c.steady("host memory", float64(h.MemoryFree), gib)
-		p.show(stDim, "host "+decimals(math.Round(cpu/half)*half, 1)+" of "+whole(h.CPUs)+" cores, "+size(int64(free))+" free of "+size(h.MemoryTotal))
 	}
 	if t := c.orderText(paneWorkers); t != "" {
 		p.show(stKey, t)
