@@ -17,6 +17,7 @@ var views = []struct {
 	{viewCosts, "Costs"},
 	{viewPrompt, "Prompt"},
 	{viewEvents, "Events"},
+	{viewModels, "Models"},
 }
 
 // header is the first line: what one must never miss. What does not fit goes from the right.
@@ -213,7 +214,7 @@ func (c *Console) tabs(w int) string {
 		full += v.name.width() + 4
 	}
 	for _, v := range views {
-		key, name := whole(int(v.id)), v.name
+		key, name := v.id.key(), v.name
 		if full > w && v.id != c.view {
 			name = name.cut(3)
 		}

@@ -142,7 +142,11 @@ func (c *Console) need() need {
 	if c.snap == nil {
 		return need{workers: 2, requests: 10}
 	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), trouble: len(c.trouble(c.w - 4)), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints(), logTab: c.tab == tabLogs}
+	return need{
+		workers: len(c.snap.Workers), requests: len(c.snap.Requests), trouble: len(c.trouble(c.w - 4)), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints(),
+		logTab: c.view == viewWorkers && c.detailLog() != "", strays: len(c.snap.Strays), rolls: len(c.rollNotes()),
+		costTabs: len(c.snap.Keys) > 0, keys: c.keysShown(), models: c.modelLines(), cache: c.snap.Cache != nil,
+	}
 }
 
 // noPoints says that there is nothing to draw a chart of: no request has come since the engine
@@ -170,6 +174,8 @@ func (c *Console) drawPane(r Rect, focus bool) []string {
 		return []string{c.tabs(r.W)}
 	case paneFooter:
 		return []string{c.footer(r.W)}
+	case paneSubtabs:
+		return []string{c.subtabs(r.W)}
 	case paneList:
 		return c.plainList(r.W, r.H)
 	}

@@ -103,7 +103,7 @@ func (c *Console) saved(msg savedMsg) {
 // paneText is a pane as it is drawn, without colours and without what is cut off below; a log whole.
 func (c *Console) paneText(id paneID) []byte {
 	var b strings.Builder
-	if id == paneLogs || id == paneWorker && c.tab == tabLogs {
+	if id == paneLogs || id == paneWorker && c.detailLog() != "" {
 		for i := range c.logs.count() {
 			b.WriteString(string(Sanitize(c.logs.at(i).Text)) + "\n")
 		}

@@ -72,9 +72,13 @@ func eta(w *api.Worker) Text {
 // workerStory takes the rest of the row of a worker that does not serve: how far the start is, or
 // why there is none.
 func (c *Console) workerStory(l *line, w *api.Worker, st style) {
+	if w.Blocked != "" && !serves(w) {
+		l.cell(st, "blocked", 10).gap(2).put(stText, clean(w.Blocked)).right(stDim, "for "+age(c.snap.Time.Sub(w.Since)), 0)
+		return
+	}
 	switch w.State {
 	case api.Starting:
-		l.cell(st, "starting", 10).gap(2).put(stText, clean(w.Phase))
+		l.cell(st, c.stateWord(w), 10).gap(2).put(stText, clean(w.Phase))
 		if w.Phase == "" {
 			l.put(stText, "launch")
 		}
@@ -114,8 +118,16 @@ func (c *Console) workerStory(l *line, w *api.Worker, st style) {
 		}
 		l.put(stBad, why.cut(room))
 		l.right(stDim, next, 0)
+	case api.Asleep:
+		l.cell(st, "asleep", 10).gap(2).put(stDim, "since "+clock(w.Since)+", level "+whole(w.Level))
+		if w.Level == 2 {
+			l.put(stDim, ", weights dropped")
+		} else {
+			l.put(stDim, ", weights in memory")
+		}
+		l.gap(2).put(stDim, "a request wakes it")
 	default:
-		l.cell(st, clean(string(w.State)), 10).gap(2).put(stDim, "since "+clock(w.Since))
+		l.cell(st, c.stateWord(w), 10).gap(2).put(stDim, "since "+clock(w.Since))
 		if w.State == api.Stopping {
 			l.gap(2).put(stDim, whole(w.InFlight)+" in flight")
 		}
@@ -169,7 +181,11 @@ func (c *Console) trouble(width int) []part {
 	}
 	add(stBad, c.g.bad, name+clean(w.Error), 2)
 	if w.Remedy != "" {
-		add(stText, c.g.arrow, clean(w.Remedy), 2)
+		remedy := clean(w.Remedy)
+		if w.Fix != nil && !c.opt.ReadOnly {
+			remedy = "F carries it out: " + remedy
+		}
+		add(stText, c.g.arrow, remedy, 2)
 	}
 	return out
 }
