@@ -45,6 +45,20 @@ func (c *Console) copyValue() tea.Cmd {
 		if rows := c.noticeRows(); c.notices.sel < len(rows) {
 			return c.clip("the notice", rows[c.notices.sel].Text)
 		}
+	case id == paneStrays:
+		if c.strays.sel < len(c.snap.Strays) {
+			return c.clip("the pid", string(whole(c.snap.Strays[c.strays.sel].PID)))
+		}
+	case id == paneKeys:
+		if rows := c.keysByUse(); c.keyRows.sel < len(rows) {
+			return c.clip("the name of the key", rows[c.keyRows.sel].Name)
+		}
+	case id == paneModels:
+		if c.models.sel < len(c.snap.Models) {
+			return c.clip("the name of the model", c.snap.Models[c.models.sel].Name)
+		}
+	case id == paneCache:
+		return c.clip("the name of the model", strings.TrimPrefix(c.cacheRow().name(), "\x00"))
 	case id == paneAnswer || id == panePrompt:
 		return c.clip("the answer", c.prompt.answer())
 	}
@@ -59,7 +73,11 @@ func (c *Console) copyJSON() tea.Cmd {
 	what := Text("the pane")
 	switch c.focused() {
 	case paneWorkers, paneWorker:
-		if w := c.worker(); w != nil {
+		if tab := c.detailTab(); c.focused() == paneWorker && tab == tabCrashes {
+			v, what = c.crashRows(), "the crashes"
+		} else if c.focused() == paneWorker && tab == tabAdvice {
+			v, what = c.adviceRows(), "the advice"
+		} else if w := c.worker(); w != nil {
 			v, what = w, "worker "+clean(w.Name)
 		}
 	case paneRequests, paneRequest:
@@ -72,6 +90,14 @@ func (c *Console) copyJSON() tea.Cmd {
 		v, what = c.snap.Answers, "answer health"
 	case paneNotices, paneEvents:
 		v, what = c.snap.Notices, "the events"
+	case paneStrays:
+		v, what = c.snap.Strays, "the strays"
+	case paneKeys:
+		v, what = c.snap.Keys, "the keys"
+	case paneModels:
+		v, what = map[string]any{"models": c.snap.Models, "providers": c.snap.Providers}, "the models"
+	case paneCache:
+		v, what = c.snap.Cache, "the model cache"
 	case paneThroughput, paneLatency, paneStages:
 		v, what = c.win(), "the window"
 	}

@@ -44,7 +44,8 @@ func operating() []binding {
 		{keys: []string{"enter"}, show: "enter F", help: "carry out the remedy: shows the new command line and asks", group: "Worker", hintKey: "enter", hint: "remedy", write: true, when: func(c *Console) bool {
 			return c.focused() == paneWorker && !crashes(c) && c.canFix()
 		}, do: do((*Console).remedy)},
-		{keys: []string{"F"}, hintKey: "F", hint: "remedy", write: true, when: func(c *Console) bool { return onWorker(c) && c.canFix() }, do: do((*Console).remedy)},
+		{keys: []string{"F"}, hintKey: "F", hint: "remedy", write: true, when: func(c *Console) bool { return c.focused() == paneWorkers && c.canFix() }, do: do((*Console).remedy)},
+		{keys: []string{"F"}, write: true, when: func(c *Console) bool { return onWorker(c) && c.canFix() }, do: do((*Console).remedy)},
 		{keys: []string{"u"}, show: "u", help: "restart with the config's arguments again", group: "Worker", hintKey: "u", hint: "unfix", write: true, when: is(func(_ *Console, w *api.Worker) bool { return len(w.Fixed) > 0 }), do: worker((*Console).askUnfix)},
 		{keys: []string{"Z"}, show: "Z", help: "put the worker to sleep, or wake it", group: "Worker", hintKey: "Z", hint: "sleep/wake", write: true, when: is(func(_ *Console, w *api.Worker) bool {
 			return w.State == api.Asleep || w.CanSleep && w.State == api.Ready

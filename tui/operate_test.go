@@ -100,7 +100,7 @@ func TestOperating(t *testing.T) {
 		{"timeline", 120, 40, []string{"2", "]", "]", "]", "]"}},
 		{"crashes", 120, 40, []string{"2", "j", "j", "j", "]", "]", "]", "]", "a"}},
 		{"crash lines", 80, 24, []string{"2", "]", "]", "]", "]", "]", "enter"}},
-		{"advice", 120, 40, []string{"2", "j", "[", "["}},
+		{"advice", 120, 40, []string{"2", "j", "["}},
 		{"failed", 120, 40, []string{"2", "j", "j", "j"}},
 		{"fix dialog", 80, 24, []string{"2", "j", "j", "j", "F"}},
 		{"roll dialog", 120, 40, []string{"2", "R"}},
@@ -137,7 +137,7 @@ func TestOperatorsOrders(t *testing.T) {
 	}{
 		{"fix", []string{"2", "j", "j", "j", "F"}, []string{"long-context-w3", "--max-model-len=94368, was 131072", "--enable-sleep-mode, goes", "meta-llama/Llama-3.1-8B-Instruct"}, "y", api.Action{Verb: api.WorkerFix, Target: "long-context-w3", Args: map[string]string{"set": "--max-model-len=94368", "unset": "--enable-sleep-mode"}}},
 		{"fix by enter", []string{"2", "j", "j", "j", "enter", "enter"}, []string{"long-context-w3"}, "y", api.Action{Verb: api.WorkerFix, Target: "long-context-w3", Args: map[string]string{"set": "--max-model-len=94368", "unset": "--enable-sleep-mode"}}},
-		{"advice", []string{"2", "j", "[", "[", "[", "]", "]", "enter"}, []string{"w1", "31 in flight", "--max-num-seqs=96, was 256", "No other ready worker"}, "y", api.Action{Verb: api.WorkerFix, Target: "w1", Args: map[string]string{"set": "--max-num-seqs=96"}}},
+		{"advice", []string{"2", "j", "[", "enter"}, []string{"w1", "31 in flight", "--max-num-seqs=96, was 256", "No other ready worker"}, "y", api.Action{Verb: api.WorkerFix, Target: "w1", Args: map[string]string{"set": "--max-num-seqs=96"}}},
 		{"unfix", []string{"2", "u"}, []string{"w0", "14 in flight", "--max-model-len=8192"}, "y", api.Action{Verb: api.WorkerUnfix, Target: "w0"}},
 		{"sleep 1", []string{"2", "Z"}, []string{"w0", "14 in flight", "weights kept", "weights dropped"}, "1", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "1"}}},
 		{"sleep 2", []string{"2", "Z"}, nil, "2", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "2"}}},
@@ -147,7 +147,7 @@ func TestOperatorsOrders(t *testing.T) {
 		{"stray", []string{"2", "tab", "x"}, []string{"pid 9001", "VLLM::EngineCor", "5.0G", "3.0G"}, "y", api.Action{Verb: api.StrayEnd, Target: "9001", Args: map[string]string{"started": fixedNow.Add(-26 * time.Hour).Format(time.RFC3339Nano)}}},
 		{"fetch", []string{"0", "f", "a", "/", "b"}, []string{"a/b"}, "enter", api.Action{Verb: api.CacheFetch, Target: "a/b"}},
 		{"cancel", []string{"0", "tab", "x"}, []string{"Qwen/Qwen3-8B", "6.0G of 16G"}, "y", api.Action{Verb: api.CacheCancel, Target: "Qwen/Qwen3-8B"}},
-		{"remove", []string{"0", "tab", "j", "j", "delete"}, []string{"Qwen/Qwen3-30B-A3B", "61.20 GB", "w1, w4, w5"}, "y", api.Action{Verb: api.CacheRemove, Target: "Qwen/Qwen3-30B-A3B"}},
+		{"remove", []string{"0", "tab", "j", "j", "delete"}, []string{"Qwen/Qwen3-30B-A3B", "57.0 GiB", "w1, w4, w5"}, "y", api.Action{Verb: api.CacheRemove, Target: "Qwen/Qwen3-30B-A3B"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := operated(fixedNow)

@@ -189,7 +189,7 @@ func (c *Console) askRemove() {
 	if m == nil {
 		return
 	}
-	gb := decimals(float64(m.Size+m.Partial)/1e9, 2) + " GB"
+	gb := decimals(float64(m.Size+m.Partial)/(1<<30), 1) + " GiB"
 	lines := []part{{stText, "model    " + clean(m.Name)}, {stText, "frees    " + gb + " of the disk"}, {stText, "in       " + clean(c.snap.Cache.Path)}}
 	if len(m.Workers) > 0 {
 		lines = append(lines, part{stBad, "The config needs it for " + clean(strings.Join(m.Workers, ", ")) + ": the engine will refuse."})

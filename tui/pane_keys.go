@@ -37,15 +37,15 @@ func (c *Console) drawKeys(p *panel) {
 	}
 	cols := []tcol{
 		{head: "KEY", w: min(name, 14), max: name},
-		{head: "SOURCE", w: 8, drop: 6},
-		{head: "STATE", w: 8, drop: 7},
+		{head: "SOURCE", w: 8, drop: 9},
+		{head: "STATE", w: 8, drop: 1},
 		{head: "REQ/MIN", w: 9, right: true, drop: 2},
-		{head: "TOKENS/MIN", w: 12, right: true, drop: 1},
+		{head: "TOKENS/MIN", w: 12, right: true, drop: 3},
 		{head: "NOW", w: 6, right: true},
 		{head: "TODAY", w: 26, max: 40},
-		{head: "MONTH", w: 18, max: 22, drop: 4},
-		{head: "EXPIRES", w: 10, drop: 3},
-		{head: "USED", w: 5, right: true, drop: 5},
+		{head: "MONTH", w: 18, max: 22, drop: 6},
+		{head: "EXPIRES", w: 10, drop: 5},
+		{head: "USED", w: 5, right: true, drop: 8},
 	}
 	ws := fit(cols, p.width())
 	p.head(cols, ws)

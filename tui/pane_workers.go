@@ -150,6 +150,9 @@ func (c *Console) workerCols(ws []api.Worker, width int) []tcol {
 		colPower: {head: "POWER", w: 8, right: true, drop: 11}, colCPU: {head: "CPU", w: 5, right: true, drop: 7}, colRSS: {head: "RSS", w: 5, right: true, drop: 8},
 		colUp: {head: "UP", w: 4, right: true, drop: 13}, colTrend: {head: "TOK/S, LAST 2 MIN", w: 18, max: 60, drop: 14},
 	}
+	if c.view == viewWorkers { // the selected one's chart is below
+		cols[colTrend].drop = 20
+	}
 	if !spec {
 		cols[colSpec].w = 0
 	}
@@ -185,7 +188,7 @@ func (c *Console) drawWorkers(p *panel) {
 	}
 	for i := range c.snap.Rolls {
 		if r := &c.snap.Rolls[i]; r.State == "running" {
-			p.show(stA, "rolling "+clean(r.Model)+" "+whole(r.Done)+"/"+whole(len(r.Workers)))
+			p.show(stA, "rolling "+clean(r.Model).cut(24)+" "+whole(r.Done)+"/"+whole(len(r.Workers)))
 		}
 	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")

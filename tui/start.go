@@ -2,6 +2,7 @@ package tui
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,7 +237,16 @@ func (c *Console) timeline(p *panel, w *api.Worker) {
 	for _, b := range bars {
 		took, all = took+b.took, all+b.took+b.still
 	}
+	before := map[string]float64{} // how long the phases took the last time, where that differs
+	if p.width() >= 70 && !slices.EqualFunc(w.Phases, w.LastStart, func(a, b api.PhaseTime) bool { return a.Name == b.Name && a.Seconds == b.Seconds }) {
+		for _, ph := range w.LastStart {
+			before[ph.Name] = ph.Seconds
+		}
+	}
 	cells := max(p.width()-12-9-3, 4)
+	if len(before) > 0 {
+		cells -= 15
+	}
 	at := 0.0
 	for _, b := range bars {
 		if p.free() <= 0 {
@@ -262,6 +272,9 @@ func (c *Console) timeline(p *panel, w *api.Worker) {
 			l.rcell(stDim, amount, 8)
 		} else {
 			l.rcell(stStrong, amount, 8)
+		}
+		if s, ok := before[string(b.name)]; ok {
+			l.gap(2).put(stDim, "last ").rcell(stDim, seconds(s), 7)
 		}
 		at += b.took + b.still
 	}
