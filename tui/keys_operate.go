@@ -35,7 +35,7 @@ func operating() []binding {
 	inModels := func(c *Console) bool { return c.view == viewModels && c.snap != nil }
 	running := func(c *Console) bool {
 		d := c.cacheRow().download
-		return inModels(c) && d != nil && d.State == "running"
+		return c.focused() == paneCache && d != nil && d.State == "running"
 	}
 	return []binding{
 		{keys: []string{"enter"}, show: "enter", help: "the last lines of the crash", group: "Worker", hintKey: "enter", hint: "last lines", when: list, do: do((*Console).openCrash)},

@@ -51,6 +51,10 @@ func (c *Console) cacheRow() cacheLine {
 
 func (c *Console) drawCache(p *panel) {
 	k := c.snap.Cache
+	if k == nil {
+		p.row().put(stDim, "this host has no model cache")
+		return
+	}
 	if k.Offline {
 		p.show(stWarn, "offline: HF_HUB_OFFLINE is set")
 	}
