@@ -31,7 +31,14 @@ func (w *worker) died(ctx context.Context, l *life) {
 		w.stopped(ctx)
 		return
 	}
-	w.failed(explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
+	exit := l.inst.Exit()
+	v := explain(w.lines.After(l.lastSeq, keptLines), exit, l.ready || l.adopted && l.phases.up)
+	at := exit.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	w.crashed(l, v, at)
+	w.failed(v)
 }
 
 // failed ends a life that nobody asked to end, and plans the next one.
@@ -81,6 +88,7 @@ func (w *worker) release() {
 	if !l.ready {
 		w.st.Phases = l.phases.list(time.Now())
 	}
+	w.over(l)
 	w.life = nil
 	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
 	w.forgetReadings()
@@ -109,5 +117,6 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		v.class = classConfig
 	}
+	w.crashed(w.life, v, time.Now())
 	w.failed(v)
 }

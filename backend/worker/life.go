@@ -97,6 +97,7 @@ func (w *worker) launched(ctx context.Context, l *life, inst launch.Instance) {
 		w.terminate(ctx)
 		return
 	}
+	w.noteRunning(l)
 	if l.plan.kind != kindAttach {
 		left := l.plan.cfg.StartTimeout - time.Since(l.began)
 		w.deadline(max(left, 0), func(ctx context.Context) { w.overdue(ctx, l) })
@@ -249,6 +250,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			}
 		})
 	}
+	w.noteRunning(l)
 	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:

@@ -55,6 +55,7 @@ func newRoster(order []*worker) *roster {
 func NewPool(o Options) *Pool {
 	ownHTTP := o.HTTP == nil
 	o.fill()
+	o.book = openBook(o.State, o.Log)
 	p := &Pool{opts: o, ownHTTP: ownHTTP, spawn: make(chan *worker), ending: make(chan struct{})}
 	p.set.Store(newRoster(nil))
 	return p

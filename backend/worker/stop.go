@@ -47,6 +47,9 @@ func (w *worker) stop(ctx context.Context) {
 		return
 	}
 	loading := !l.ready
+	if l.doom == nil {
+		w.asked(l)
+	}
 	w.enter(api.Stopping)
 	w.st.Stalled = false
 	w.gate.shut()
@@ -69,6 +72,8 @@ func (w *worker) stop(ctx context.Context) {
 // end stops a server because of v, and then counts v as a failure.
 func (w *worker) end(ctx context.Context, v verdict) {
 	w.life.doom = &v
+	v.exit = "ended by vllmdeck"
+	w.crashed(w.life, v, time.Now())
 	w.st.Error, w.st.Remedy = v.cause, v.remedy
 	w.stop(ctx)
 }
