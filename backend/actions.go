@@ -32,6 +32,12 @@ func (b *Backend) Log(ctx context.Context, name string, after uint64) ([]api.Lin
 	if id, ok := strings.CutPrefix(name, "prompt/"); ok {
 		return b.tester.log(id, after, maxLines)
 	}
+	if id, ok := strings.CutPrefix(name, "crash/"); ok {
+		return b.pool.CrashLog(id, after, maxLines)
+	}
+	if name == "crashes" {
+		return b.pool.CrashBook(after, maxLines), nil
+	}
 	if log := b.pool.Logs(name); log != nil {
 		return log.After(after, maxLines), nil
 	}

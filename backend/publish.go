@@ -82,7 +82,8 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
-	s.Keys, s.Requests = keys, b.requests(requestsRoom-size)
+	crashes, more := trimCrashes(b.pool.Crashes())
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
 	return s
 }
 

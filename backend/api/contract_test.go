@@ -49,7 +49,7 @@ func (f *fake) Snapshot(ctx context.Context) (*api.Snapshot, error) {
 }
 
 func (f *fake) Log(_ context.Context, name string, after uint64) ([]api.Line, error) {
-	if name != "engine" && name != "w0" {
+	if name != "engine" && name != "w0" && name != "crashes" {
 		return nil, fmt.Errorf("%w: no log %q", api.ErrUnknown, name)
 	}
 	var out []api.Line

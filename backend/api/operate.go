@@ -24,7 +24,7 @@ type Crash struct {
 	Remedy  string    `json:"remedy,omitempty"`  // as Worker.Remedy
 	Lines   int       `json:"lines"`             // log lines that are kept of it
 	Version string    `json:"version,omitempty"` // of vLLM
-	Command []string  `json:"command,omitempty"` // as run, secrets redacted
+	Command []string  `json:"command,omitempty"` // as run, secrets redacted; not in a Snapshot, which has its texts cut too
 }
 
 // Stray is a process of a vLLM server that nobody looks after; it may hold GPU memory for ever.

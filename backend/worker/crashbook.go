@@ -164,15 +164,15 @@ func (b *book) count(worker string) int {
 	return b.counts[worker]
 }
 
-// entries gives the book as a log: an entry a line, as JSON, oldest first. The cursor is the number of
-// an entry in the book.
+// entries gives the book as a log: an entry a line, as JSON, oldest first. The first has cursor 2, so that 1
+// is before all of them: 0 asks for the newest.
 func (b *book) entries(after uint64, most int) []api.Line {
 	b.mu.Lock()
 	ids := slices.Clone(b.ids)
 	b.mu.Unlock()
-	from := int(min(after, uint64(len(ids))))
-	if after == 0 {
-		from = max(len(ids)-most, 0)
+	from := max(len(ids)-most, 0)
+	if after > 0 {
+		from = int(min(after-1, uint64(len(ids))))
 	}
 	var out []api.Line
 	for i := from; i < len(ids) && len(out) < most; i++ {
@@ -181,7 +181,7 @@ func (b *book) entries(after uint64, most int) []api.Line {
 			continue // taken away by hand
 		}
 		if text, err := json.Marshal(c); err == nil {
-			out = append(out, api.Line{Seq: uint64(i) + 1, Time: c.Time, Level: "error", Text: string(text)})
+			out = append(out, api.Line{Seq: uint64(i) + 2, Time: c.Time, Level: "error", Text: string(text)})
 		}
 	}
 	return out

@@ -233,10 +233,10 @@ func TestCrashBookIsBoundedPerEntryAndReadsItselfBack(t *testing.T) {
 		if all := x.entries(0, 1000); len(all) != 50 || !strings.Contains(all[0].Text, `"cause 0"`) {
 			t.Errorf("%d entries in the whole book", len(all))
 		}
-		if page := x.entries(30, 5); len(page) != 5 || page[0].Seq != 31 {
+		if page := x.entries(30, 5); len(page) != 5 || page[0].Seq != 31 || x.entries(1, 5)[0].Seq != 2 {
 			t.Errorf("a page of %d begins with %+v", len(page), page[0])
 		}
-		if newest := x.entries(0, 2); len(newest) != 2 || newest[1].Seq != 50 {
+		if newest := x.entries(0, 2); len(newest) != 2 || newest[1].Seq != 51 {
 			t.Errorf("the newest: %+v", newest)
 		}
 	}
@@ -261,7 +261,7 @@ func TestCrashBookIsBoundedPerEntryAndReadsItselfBack(t *testing.T) {
 		}
 	}
 	var back api.Crash
-	if err := json.Unmarshal([]byte(again.entries(49, 1)[0].Text), &back); err != nil || back.ID != c.ID {
+	if err := json.Unmarshal([]byte(again.entries(50, 1)[0].Text), &back); err != nil || back.ID != c.ID {
 		t.Errorf("entry = %+v, %v", back, err)
 	}
 }

@@ -27,6 +27,7 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
 		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
+		workerCrashesCmd(g),
 	)
 	return cmd
 }

@@ -64,7 +64,7 @@ func Source(t *testing.T, src api.Source, worker string) {
 	})
 
 	t.Run("log lines have rising cursors", func(t *testing.T) {
-		for _, name := range []string{"engine", worker} {
+		for _, name := range []string{"engine", worker, "crashes"} {
 			lines, err := src.Log(ctx, name, 0)
 			if err != nil {
 				t.Fatalf("Log(%q): %v", name, err)
@@ -94,6 +94,11 @@ func Source(t *testing.T, src api.Source, worker string) {
 		}
 		if _, err := src.Log(ctx, "prompt/no-such", 0); !errors.Is(err, api.ErrUnknown) {
 			t.Errorf("Log of an unknown prompt = %v, want ErrUnknown", err)
+		}
+		for _, name := range []string{"crash/no-such", "crash/../w0", "crash/20260102-030405.000006-no-such"} {
+			if _, err := src.Log(ctx, name, 0); !errors.Is(err, api.ErrUnknown) {
+				t.Errorf("Log(%q) = %v, want ErrUnknown", name, err)
+			}
 		}
 		for _, a := range []api.Action{
 			{Verb: "no.such"},
