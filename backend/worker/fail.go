@@ -37,6 +37,9 @@ func (w *worker) died(ctx context.Context, l *life) {
 	if at.IsZero() {
 		at = time.Now()
 	}
+	if !l.ready {
+		v.phase = l.phases.phase()
+	}
 	w.crashed(l, v, at)
 	w.failed(v)
 }
@@ -47,6 +50,7 @@ func (w *worker) failed(v verdict) {
 	w.enter(api.Failed)
 	now := time.Now()
 	w.st.Error, w.st.Remedy, w.st.Exit = v.cause, v.remedy, v.exit
+	w.st.Fix = w.offer(v)
 	if w.leaving {
 		w.finished = true
 		return
@@ -68,9 +72,9 @@ func (w *worker) failed(v verdict) {
 			w.adopt(ctx)
 			return
 		}
-		why, remedy, exit := w.st.Error, w.st.Remedy, w.st.Exit
+		why, remedy, exit, fix := w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix
 		w.start(ctx)
-		w.st.Error, w.st.Remedy, w.st.Exit = why, remedy, exit // in sight until it is ready again
+		w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = why, remedy, exit, fix // in sight until it is ready again
 	})
 }
 

@@ -74,7 +74,7 @@ func (w *worker) end(ctx context.Context, v verdict) {
 	w.life.doom = &v
 	v.exit = "ended by vllmdeck"
 	w.crashed(w.life, v, time.Now())
-	w.st.Error, w.st.Remedy = v.cause, v.remedy
+	w.st.Error, w.st.Remedy, w.st.Fix = v.cause, v.remedy, nil
 	w.stop(ctx)
 }
 
@@ -170,7 +170,7 @@ func (w *worker) stopped(ctx context.Context) {
 	w.release()
 	w.drained = false
 	w.enter(api.Stopped)
-	w.st.Error, w.st.Remedy = "", ""
+	w.st.Error, w.st.Remedy, w.st.Fix = "", "", nil
 	w.log.Info("worker stopped")
 	switch {
 	case w.leaving:

@@ -115,6 +115,7 @@ func (w *worker) loop(ctx context.Context) {
 		}
 		w.wake.wake()
 	}()
+	w.dropStale()
 	w.adopt(ctx)
 	w.publish()
 	for !w.finished {
@@ -242,6 +243,10 @@ func (w *worker) describe() {
 	w.st.GPUs = nil
 	if p.cfg.VLLM != nil {
 		w.st.GPUs = p.cfg.VLLM.GPUs
+	}
+	w.st.Fixed = nil
+	if !p.ordered.empty() {
+		w.st.Fixed = p.ordered.lines(w.opts.Redact)
 	}
 	if w.life == nil {
 		w.st.URL, w.st.MaxSeqs = p.spec.URL, p.maxSeqs
