@@ -68,6 +68,19 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.pool.Drain(a.Target)
 	case api.WorkerResume:
 		return b.pool.Resume(a.Target)
+	case api.WorkerFix:
+		return b.pool.Fix(a.Target, argLines(a, "set"), argLines(a, "unset"), argLines(a, "env"))
+	case api.WorkerUnfix:
+		return b.pool.Unfix(a.Target)
+	case api.ModelRoll, api.ModelUnroll:
+		model, ok := b.upstreams.Resolve(a.Target)
+		if !ok {
+			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
+		}
+		if a.Verb == api.ModelUnroll {
+			return b.pool.Unroll(model)
+		}
+		return b.pool.Roll(model, a.Args["alone"] == "true")
 	case api.PromptSend:
 		if _, ok := b.upstreams.Resolve(a.Target); !ok {
 			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
@@ -93,4 +106,15 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.orderKeys(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
+}
+
+// argLines are the values of an argument that holds one a line.
+func argLines(a api.Action, name string) []string {
+	var out []string
+	for line := range strings.SplitSeq(a.Args[name], "\n") {
+		if line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
 }

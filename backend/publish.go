@@ -58,6 +58,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Providers: b.providers.statuses(now),
 		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
 		Host:      b.host.Read(),
+		Rolls:     b.pool.Rolls(),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),

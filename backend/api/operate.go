@@ -119,7 +119,7 @@ const (
 	WorkerUnfix Verb = "worker.unfix" // Target: worker; what the config says again. (Re)starts it
 	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2
 	WorkerWake  Verb = "worker.wake"  // Target: worker
-	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart
+	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart. Args["alone"]="true": also of the only worker that serves it
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker
 	StrayEnd    Verb = "stray.end"    // Target: pid; Args["started"]: Stray.Started as RFC 3339 with nanoseconds
 	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub

@@ -96,7 +96,7 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 // "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | file PATH REGEXP")
+		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP")
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -136,6 +136,14 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			}
 		}
 		return fmt.Errorf("keys are %+v", s.Keys)
+	}
+	if args[0] == "roll" {
+		for _, r := range s.Rolls {
+			if r.State != args[1] {
+				return fmt.Errorf("rolls are %+v", s.Rolls)
+			}
+		}
+		return nil
 	}
 	if args[0] == "crashes" {
 		if got := len(s.Crashes); strconv.Itoa(got) != args[1] {

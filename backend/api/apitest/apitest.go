@@ -103,6 +103,10 @@ func Source(t *testing.T, src api.Source, worker string) {
 		for _, a := range []api.Action{
 			{Verb: "no.such"},
 			{Verb: api.WorkerStop, Target: "no-such-worker"},
+			{Verb: api.WorkerFix, Target: "no-such-worker", Args: map[string]string{"set": "--seed=1"}},
+			{Verb: api.WorkerUnfix, Target: "no-such-worker"},
+			{Verb: api.ModelRoll, Target: "no-such-model"},
+			{Verb: api.ModelUnroll, Target: "no-such-model"},
 			{Verb: api.PromptCancel, Target: "no-such"},
 			{Verb: api.PromptSend, ID: "contract-1", Target: "no-such-model", Text: "hello"},
 		} {
@@ -125,6 +129,15 @@ func Source(t *testing.T, src api.Source, worker string) {
 		}
 		if err := src.Do(ctx, api.Action{Verb: api.WorkerResume, Target: worker}); !errors.Is(err, api.ErrRefused) {
 			t.Errorf("resuming a worker that is not drained = %v, want ErrRefused", err)
+		}
+		for _, a := range []api.Action{
+			{Verb: api.WorkerFix, Target: worker, Args: map[string]string{"set": "--port=1"}},
+			{Verb: api.WorkerUnfix, Target: worker},
+			{Verb: api.ModelUnroll, Target: s.Models[0].Name},
+		} {
+			if err := src.Do(ctx, a); !errors.Is(err, api.ErrRefused) {
+				t.Errorf("Do(%+v) = %v, want ErrRefused", a, err)
+			}
 		}
 		if _, err := src.Spend(ctx, api.Query{By: []string{"password"}}); err == nil {
 			t.Error("Spend by an unknown column gives no error")
