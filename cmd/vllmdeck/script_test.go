@@ -96,7 +96,7 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 // "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP")
+		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP | dead PID")
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -118,6 +118,12 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			err = fmt.Errorf("not yet in\n%s", text)
 		}
 		return err
+	}
+	if args[0] == "dead" {
+		if pid, err := strconv.Atoi(args[1]); err != nil || processBirth(pid) != "" {
+			return fmt.Errorf("it runs, or is no pid: %w", err)
+		}
+		return nil
 	}
 	s, err := engineOf(ts)
 	if err != nil || args[0] == "engine" {
