@@ -70,6 +70,8 @@ type Options struct {
 	Redact func(argv []string) []string
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
 	HasGPU func() bool
+
+	book *book // the pool's
 }
 
 // Scraper reads one server's metrics. It is used from one goroutine at a time.

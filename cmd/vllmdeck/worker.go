@@ -18,7 +18,7 @@ import (
 func workerCmd(g *globals) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "worker",
-		Short: "List, start, stop, restart and drain workers",
+		Short: "List, start, stop, restart, drain and mend workers",
 	})
 	cmd.AddCommand(
 		workerListCmd(g),
@@ -27,6 +27,11 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
 		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
+		workerCrashesCmd(g),
+		workerFixCmd(g),
+		workerUnfixCmd(g),
+		workerRollCmd(g),
+		workerUnrollCmd(g),
 	)
 	return cmd
 }
