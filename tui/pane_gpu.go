@@ -135,6 +135,8 @@ func (c *Console) cardProcesses(p *panel, cards []*api.GPU) {
 				whose = "stray of " + clean(pr.Worker)
 			case pr.Stray:
 				whose = "stray"
+			case pr.Preload:
+				st, whose = stDim, "vllm preload: keeps weights for workers"
 			case pr.Worker != "":
 				st, whose = stText, clean(pr.Worker)
 			}

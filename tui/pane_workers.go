@@ -35,6 +35,10 @@ func (c *Console) stateWord(w *api.Worker) Text {
 		return "blocked"
 	case c.rolled(w):
 		return "rolling"
+	case w.State == api.Draining && w.Phase == api.PhaseSleeping:
+		return "to sleep"
+	case w.State == api.Asleep && w.Phase == api.PhaseWaking:
+		return "waking"
 	case w.State == api.Ready && w.Stalled:
 		return "stalled"
 	case w.State == api.Ready && w.Preempt != nil && *w.Preempt > 0:
