@@ -195,6 +195,14 @@ func (c *Console) drawWorkers(p *panel) {
 			p.show(stA, "rolling "+clean(r.Model).cut(24)+" "+whole(r.Done)+"/"+whole(len(r.Workers)))
 		}
 	}
+	if c.view == viewOverview {
+		if n := len(c.snap.Strays); n > 0 {
+			p.show(stWarn, plural(int64(n), "stray", "strays"))
+		}
+		if n := len(c.snap.Advice); n > 0 {
+			p.show(stWarn, whole(n)+" to improve")
+		}
+	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")
 	if len(rows) == 0 {
 		if c.filters[paneWorkers].text != "" {
