@@ -49,7 +49,7 @@ func trim(requests []api.Request, room int) []api.Request {
 		r.Prices, r.PriceVersion = nil, "" // the ledger's; a snapshot has the baseline's once, in Money
 		r.Error = f.fit(r.Error)
 		r.Attempts = slices.Clone(r.Attempts) // they belong to the request that is kept
-		room -= requestSize + attemptSize*len(r.Attempts) + len(r.Error)
+		room -= requestSize + attemptSize*len(r.Attempts) + len(r.Error) + len(r.Client)
 		for j := range r.Attempts {
 			a := &r.Attempts[j]
 			a.Error = f.fit(a.Error)
