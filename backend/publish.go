@@ -62,6 +62,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
+		Cache:     b.cacheState(),
 	}
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))

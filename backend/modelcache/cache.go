@@ -32,10 +32,11 @@ type Cache struct {
 	opts   Options
 	latest atomic.Pointer[api.Cache]
 	poke   chan struct{}
+	ctx    context.Context //nolint:containedctx // downloads outlive the order that began them, not Run
+	end    context.CancelFunc
+	wg     sync.WaitGroup // downloads
 
 	mu        sync.Mutex // guards the following
-	ctx       context.Context
-	wg        sync.WaitGroup
 	needs     []Need
 	downloads []*download // oldest first; one per model
 }
@@ -51,15 +52,19 @@ func New(o Options) *Cache {
 	if o.Pause == 0 {
 		o.Pause = time.Second
 	}
-	return &Cache{opts: o, poke: make(chan struct{}, 1)}
+	c := &Cache{opts: o, poke: make(chan struct{}, 1)}
+	c.ctx, c.end = context.WithCancel(context.Background())
+	return c
 }
 
 // Run reads the cache until ctx ends; downloads end with it, and what they have stays.
 func (c *Cache) Run(ctx context.Context) error {
-	c.mu.Lock()
-	c.ctx = ctx
-	c.mu.Unlock()
-	defer c.wg.Wait()
+	defer func() {
+		c.mu.Lock() // no download begins any more
+		c.end()
+		c.mu.Unlock()
+		c.wg.Wait()
+	}()
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
 	for {
@@ -112,16 +117,23 @@ func (c *Cache) Latest() *api.Cache {
 		return nil
 	}
 	v := *at
-	now := time.Now()
-	c.mu.Lock()
-	for _, d := range c.downloads {
-		v.Downloads = append(v.Downloads, d.show(now))
-	}
-	c.mu.Unlock()
+	v.Downloads = c.Downloads()
 	if len(v.Models) == 0 && len(v.Downloads) == 0 {
 		return nil
 	}
 	return &v
+}
+
+// Downloads lists what is being fetched, and the last downloads that ended, oldest first.
+func (c *Cache) Downloads() []api.Download {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []api.Download
+	for _, d := range c.downloads {
+		out = append(out, d.show(now))
+	}
+	return out
 }
 
 // Fetch begins to bring a model into the cache of the worker that needs it, else of the engine. An empty revision is
@@ -155,8 +167,8 @@ func (c *Cache) Fetch(name, rev string) error {
 		return fmt.Errorf("%w: %q is no revision", api.ErrRefused, clip(rev))
 	case folder == "":
 		return fmt.Errorf("%w: there is no home folder for the cache: set HF_HOME for the engine", api.ErrRefused)
-	case c.ctx == nil || c.ctx.Err() != nil:
-		return fmt.Errorf("%w: the engine is not running", api.ErrRefused)
+	case c.ctx.Err() != nil:
+		return fmt.Errorf("%w: the engine is ending", api.ErrRefused)
 	case slices.ContainsFunc(c.downloads, func(d *download) bool { v := d.show(time.Now()); return v.Name == name && v.State == running }):
 		return fmt.Errorf("%w: %s is being fetched already", api.ErrRefused, name)
 	}
@@ -166,7 +178,7 @@ func (c *Cache) Fetch(name, rev string) error {
 	c.forgetLocked()
 	c.wg.Go(func() {
 		defer cancel()
-		c.end(ctx, d, c.fetch(ctx, d, env, name, rev))
+		c.ended(ctx, d, c.fetch(ctx, d, env, name, rev))
 	})
 	c.opts.Log.Info("model download begins", "model", name, "revision", rev, "folder", folder)
 	return nil
@@ -183,7 +195,7 @@ func (c *Cache) forgetLocked() {
 	}
 }
 
-func (c *Cache) end(ctx context.Context, d *download, err error) {
+func (c *Cache) ended(ctx context.Context, d *download, err error) {
 	var v api.Download
 	d.update(func(w *api.Download) {
 		w.File = ""

@@ -415,8 +415,8 @@ func TestTheEnginesEndEndsDownloads(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
-	for c.Fetch("org/m", "") != nil {
-		<-time.After(time.Millisecond)
+	if err := c.Fetch("org/m", ""); err != nil {
+		t.Fatal(err)
 	}
 	for len(h.Gets()) == 0 {
 		<-time.After(time.Millisecond)

@@ -61,28 +61,24 @@ func Read(env Env, needs []Need) *api.Cache {
 		}
 	}
 	slices.SortStableFunc(out.Models, func(a, b api.CacheModel) int { return cmp.Compare(a.Name, b.Name) })
-	out.Models = shorten(out.Models)
+	out.Models = Keep(out.Models, maxModels)
 	out.Free, _ = freeBytes(main) // not known: 0, and Error says why the folder cannot be read
 	return out
 }
 
-// shorten keeps those that a worker needs, then the largest.
-func shorten(models []api.CacheModel) []api.CacheModel {
-	if len(models) <= maxModels {
+// Keep gives n of the models, by name: those that a worker needs before the others, and of each the largest.
+func Keep(models []api.CacheModel, n int) []api.CacheModel {
+	if len(models) <= n {
 		return models
 	}
-	slices.SortStableFunc(models, func(a, b api.CacheModel) int {
-		if x, y := len(a.Workers) > 0, len(b.Workers) > 0; x != y {
-			if x {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(b.Size, a.Size)
+	out := slices.Clone(models)
+	slices.SortStableFunc(out, func(a, b api.CacheModel) int {
+		needed := func(m api.CacheModel) int { return min(len(m.Workers), 1) }
+		return cmp.Or(cmp.Compare(needed(b), needed(a)), cmp.Compare(b.Size, a.Size))
 	})
-	models = models[:maxModels]
-	slices.SortStableFunc(models, func(a, b api.CacheModel) int { return cmp.Compare(a.Name, b.Name) })
-	return models
+	out = out[:n]
+	slices.SortStableFunc(out, func(a, b api.CacheModel) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // hubsOf lists the hub folders that matter, that of the engine first.
