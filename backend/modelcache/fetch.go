@@ -115,7 +115,7 @@ func (c *Cache) makeRoom(d *download, s *store, files []file) error {
 	if others := c.outstanding(d); need+others+diskRoom > free {
 		also := ""
 		if others > 0 {
-			also = fmt.Sprintf(", other downloads another %s", gib(others))
+			also = ", other downloads another " + gib(others)
 		}
 		return fmt.Errorf("the disk of %s has %s free and this needs %s%s: remove a model (\"vllmdeck models remove\"), or set HF_HOME to a larger disk", d.hub, gib(free), gib(need), also)
 	}
@@ -243,8 +243,7 @@ func (s *store) ref(rev string) error {
 
 // hidden is an error without an address in it: those of a CDN are signed.
 func hidden(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -34,9 +35,7 @@ func newRig(t *testing.T, vars map[string]string) *rig {
 	home := t.TempDir()
 	h := hubtest.New(t)
 	all := map[string]string{"HOME": home, "HF_ENDPOINT": h.URL}
-	for k, v := range vars {
-		all[k] = v
-	}
+	maps.Copy(all, vars)
 	log := &bytes.Buffer{}
 	r := &rig{t: t, hub: h, vars: all, dir: hubFolder(envOf(all)), log: log}
 	r.Cache = New(Options{Env: envOf(all), Pause: time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))})

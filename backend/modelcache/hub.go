@@ -3,9 +3,9 @@ package modelcache
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,9 +55,7 @@ func (h *hub) do(ctx context.Context, method string, u *url.URL, set http.Header
 		if err != nil {
 			return nil, fmt.Errorf("ask %s: %w", u.Host, err)
 		}
-		for name, values := range set {
-			req.Header[name] = values
-		}
+		maps.Copy(req.Header, set)
 		req.Header.Set("User-Agent", "vllmdeck")
 		req.Header.Set("Accept-Encoding", "identity") // sizes and ranges are of the file as it is
 		if h.token.text != "" && h.trusted(u) {
@@ -66,15 +64,11 @@ func (h *hub) do(ctx context.Context, method string, u *url.URL, set http.Header
 		resp, err := h.http.Do(req)
 		if err != nil {
 			// The address may be a signed one: it is not shown.
-			var ue *url.Error
-			if errors.As(err, &ue) {
-				err = ue.Err
-			}
-			return nil, &netError{host: u.Host, err: err}
+			return nil, &netError{host: u.Host, err: hidden(err)}
 		}
-		to, err := resp.Location()
-		if resp.StatusCode < 300 || resp.StatusCode > 399 || err != nil || own && !h.trusted(to) {
-			return resp, nil
+		to, none := resp.Location()
+		if resp.StatusCode < 300 || resp.StatusCode > 399 || none != nil || own && !h.trusted(to) {
+			return resp, nil //nolint:nilerr // an answer that leads nowhere is the answer
 		}
 		_ = resp.Body.Close()
 		if u.Scheme == "https" && to.Scheme != "https" {

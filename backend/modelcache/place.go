@@ -1,7 +1,7 @@
 package modelcache
 
 import (
-	"fmt"
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -85,7 +85,7 @@ func endpoint(e Env) (*url.URL, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
-		return nil, fmt.Errorf("HF_ENDPOINT is no address of a hub: write it as https://HOST")
+		return nil, errors.New("HF_ENDPOINT is no address of a hub: write it as https://HOST")
 	}
 	return u, nil
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -201,5 +200,5 @@ func (h *Hub) back(w http.ResponseWriter, r *http.Request) {
 		body(w, file, data[at:])
 		return
 	}
-	_, _ = io.WriteString(w, string(data[at:]))
+	_, _ = w.Write(data[at:])
 }
