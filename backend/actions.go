@@ -104,6 +104,8 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.reload(ctx)
 	case api.KeyCreate, api.KeySet, api.KeyRotate, api.KeyRevoke:
 		return b.orderKeys(ctx, a)
+	case api.CacheFetch, api.CacheCancel, api.CacheRemove:
+		return b.orderCache(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
 }
