@@ -46,6 +46,8 @@ type GPUProcess struct {
 	Memory *int64 `json:"memory_bytes"`     // nil: the driver does not say (containers, MIG)
 	Worker string `json:"worker,omitempty"` // of ours that it belongs to
 	Stray  bool   `json:"stray,omitempty"`  // see Stray; neither this nor Worker: a stranger
+
+	Preload bool `json:"preload,omitempty"` // "vllm preload": it keeps weights for workers on purpose
 }
 
 // Xid is an error that NVIDIA's driver has written to the kernel's log.

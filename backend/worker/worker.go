@@ -37,6 +37,8 @@ type worker struct {
 	again    bool  // start when stopped
 	drained  bool  // an operator wants it unrouted, also after a crash
 	leaving  bool  // the loop ends when stopped
+	foreseen *life // stands for the one that is being adopted, see foresee
+	ungated  bool  // the next start does not wait for its GPUs
 	finished bool
 	trouble  troubles
 	timer    *time.Timer // the one deadline of the present state
@@ -67,6 +69,7 @@ type life struct {
 	step    stopStep
 	doom    *verdict      // why it is being ended, if nobody ordered that
 	kick    chan struct{} // asks for a probe now
+	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
 
 	served  string
@@ -185,6 +188,7 @@ func (w *worker) enter(s api.State) {
 	w.st.State, w.st.Since = s, time.Now()
 	w.st.Phase, w.st.Progress = "", nil
 	w.st.NextStart = time.Time{}
+	w.st.Blocked = ""
 }
 
 // publish shows the present state to readers and sets the gate accordingly.
