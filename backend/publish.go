@@ -56,13 +56,14 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
 	}
+	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {

@@ -14,6 +14,7 @@ import (
 const (
 	appsEvery  = 5 * time.Second  // nvidia-smi's interval for processes
 	appsRound  = appsEvery / 2    // lines that come this close together are of one round
+	appsQuery  = appsEvery / 20   // … and whose times are this close are of one process
 	appsFresh  = 12 * time.Second // how long a round stands: an empty one says nothing at all
 	appsSilent = 5 * time.Minute  // without a line nvidia-smi is started again: nobody may be on the cards, or it may hang
 	amdApps    = 10 * time.Second // between two calls of amd-smi for processes
@@ -25,7 +26,8 @@ type app struct {
 	card   string // UUID, or index where the tool has no UUIDs
 	pid    int    // as the driver sees it: inside a container it may be the host's
 	name   string
-	memory *int64 // bytes; nil: not reported, as under WSL
+	memory *int64    // bytes; nil: not reported, as under WSL
+	asked  time.Time // by the tool's clock, of the query that it comes from
 }
 
 // apps are the processes on all cards. The zero value has none.
@@ -47,11 +49,10 @@ func (a *apps) add(now time.Time, p app) {
 		if s.card != p.card || s.pid != p.pid {
 			continue
 		}
-		if now.Sub(s.at) < appsRound { // another context of the process
-			s.memory = sum(s.memory, p.memory)
-		} else {
-			s.app = p
+		if p.asked.Sub(s.asked).Abs() < appsQuery { // another context of the process
+			p.memory = sum(s.memory, p.memory)
 		}
+		s.app = p
 		s.at = now
 		return
 	}
@@ -61,8 +62,9 @@ func (a *apps) add(now time.Time, p app) {
 
 // set takes a whole round.
 func (a *apps) set(now time.Time, ps []app) {
-	a.list = a.list[:0]
+	a.list = nil
 	for _, p := range ps {
+		p.asked = now
 		a.add(now, p)
 	}
 	a.last = now
@@ -106,7 +108,7 @@ func (g *GPUs) watchApps(ctx context.Context, path string) {
 	for wait := appsEvery; ctx.Err() == nil; wait = min(2*wait, gpuMax) {
 		began := time.Now()
 		_ = p.run(ctx, path, []string{
-			"--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits",
+			"--query-compute-apps=timestamp,gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits",
 			"-l", strconv.Itoa(int(appsEvery / time.Second)),
 		}, func(line string) bool {
 			a, ok := parseApp(line)
@@ -127,21 +129,22 @@ func (g *GPUs) watchApps(ctx context.Context, path string) {
 	}
 }
 
-// parseApp reads a line of gpu_uuid, pid, used_memory, process_name. Text such as "No running processes
+// parseApp reads a line of timestamp, gpu_uuid, pid, used_memory, process_name. Text such as "No running processes
 // found" is no process. A process_name of [Not Found] is one in another pid namespace.
 func parseApp(line string) (app, bool) {
-	v := strings.SplitN(line, ",", 4)
-	if len(v) != 4 {
+	v := strings.SplitN(line, ",", 5)
+	if len(v) != 5 {
 		return app{}, false
 	}
 	for i := range v {
 		v[i] = strings.TrimSpace(v[i])
 	}
-	pid, err := strconv.Atoi(v[1])
-	if err != nil || pid <= 0 || text(v[0]) == "" {
+	asked, err := time.Parse("2006/01/02 15:04:05.000", v[0])
+	pid, err2 := strconv.Atoi(v[2])
+	if err != nil || err2 != nil || pid <= 0 || text(v[1]) == "" {
 		return app{}, false
 	}
-	return app{card: v[0], pid: pid, memory: mebibytes(v[2]), name: text(v[3])}, true
+	return app{asked: asked, card: v[1], pid: pid, memory: mebibytes(v[3]), name: text(v[4])}, true
 }
 
 // pollAMDApps calls amd-smi for processes until ctx is done. An amd-smi that cannot list them has none.

@@ -117,7 +117,9 @@ func TestListsProcessesOfACard(t *testing.T) {
 func TestProcessesAreOfTheLastRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGPUs(slog.New(slog.DiscardHandler))
-		take := func(card string, pid int, mib int64) { g.apps.add(time.Now(), app{card: card, pid: pid, memory: new(mib << 20)}) }
+		take := func(card string, pid int, mib int64) {
+			g.apps.add(time.Now(), app{asked: time.Now(), card: card, pid: pid, memory: new(mib << 20)})
+		}
 		seen := func() []int {
 			g.report(card{GPU: api.GPU{Index: "0", UUID: "GPU-a"}})
 			var out []int

@@ -35,7 +35,9 @@ func TestParsesNvidiaLines(t *testing.T) {
 		{"a lost card", "3, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [Unknown Error], [Not Supported], N/A, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]", func(g card) bool {
 			return g.Index == "3" && g.UUID == "" && g.Name == "" && g.MemoryUsed == nil && g.Utilisation == nil && g.Temperature == nil && g.Power == nil
 		}},
-		{"a name with a comma", "0, GPU-a, x, 1, 1, 1, 1, 1, 1, 1, 1, 0x4, Card, the second", func(g card) bool { return g.Name == "Card, the second" && slices.Equal(g.Throttle, []string{"power cap"}) }},
+		{"a name with a comma", "0, GPU-a, x, 1, 1, 1, 1, 1, 1, 1, 1, 0x4, Card, the second", func(g card) bool {
+			return g.Name == "Card, the second" && slices.Equal(g.Throttle, []string{"power cap"})
+		}},
 		{"nonsense numbers", "0, GPU-a, 1:2:3:4, -5, NaN, 250, Inf, 1e400, 0x1p9999, -1, 1.5, 0xZ, X", func(g card) bool {
 			return g.MemoryTotal == nil && g.MemoryUsed == nil && g.Utilisation == nil && g.Temperature == nil && g.Power == nil && g.PowerLimit == nil
 		}},
@@ -93,7 +95,7 @@ func TestParsesROCm(t *testing.T) {
 
 func FuzzGPUTools(f *testing.F) {
 	f.Add("0, GPU-a, 0:1:2.0, 1, 2, 3, 4, 5, 6, 7, 8, 0xff, X")
-	f.Add("GPU-a, 5627, 251, /usr/bin/x, y")
+	f.Add("2026/11/24 22:09:48.071, GPU-a, 5627, 251, /usr/bin/x, y")
 	f.Add("3,1301,900000000,-;NVRM: Xid (PCI:0000:65:00): 31, pid=4312, name=python3")
 	f.Add(`{"gpu_data":[{"gpu":1e300,"mem_usage":{"total_vram":{"value":1e300,"unit":"GB"}}}]}`)
 	f.Add(`{"card0":{"Card Series":7}}`)
