@@ -56,7 +56,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
 		Rolls:     b.pool.Rolls(),
 		Traffic:   b.gateway.Traffic(),
@@ -65,6 +65,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Notices:   trimNotices(b.notices.list()),
 		Cache:     b.cacheState(),
 	}
+	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {

@@ -78,6 +78,7 @@ type Worker struct {
 	Start        *bool         `yaml:"start"`   // start with the engine; default true
 	Restart      Restart       `yaml:"restart"`
 	StartTimeout time.Duration `yaml:"start_timeout"` // to ready; default 30m
+	GPUWait      time.Duration `yaml:"gpu_wait"`      // how long a start waits for GPU memory that others hold; 0s: not at all, and it is not looked; default 2m
 	StopTimeout  time.Duration `yaml:"stop_timeout"`  // drain, then SIGTERM, then the tree is killed; default 30s
 	Sleep        *Sleep        `yaml:"sleep"`         // none: the worker never sleeps
 }

@@ -55,6 +55,7 @@ func (c *Config) setDefaults() {
 func (w *Worker) setDefaults() {
 	w.Start = new(true)
 	w.StartTimeout = 30 * time.Minute
+	w.GPUWait = 2 * time.Minute
 	w.StopTimeout = 30 * time.Second
 	w.Restart.setDefaults()
 }
