@@ -618,7 +618,7 @@ func wild(r *rand.Rand) *api.Snapshot {
 func TestEveryFrameFitsWhateverComes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	keys := []string{"1", "2", "3", "4", "8", "9", "tab", "tab", "j", "j", "k", "G", "g", "z", "]", "]", "[", "left", "left", "right", "+", "-", "p", "p", "esc", "E", "esc", "?", "j", "esc", ":", "w", "o", "tab", "esc", "/", "a", "esc", "T", "s", "n", "r", "esc", "enter", "v", "w", "l", "n", "t", "y", "Y", "f", "esc", "0", "0", "]", "]", "c", "a", "F", "u", "R", "Z", "x", "delete", "esc", "enter"}
-	for range 100 {
+	for range 50 {
 		s := wild(r)
 		f := &fake{still: s, now: func() time.Time { return fixedNow }, kind: "real"}
 		c := at(1+r.IntN(240), 1+r.IntN(80), s, Options{Source: f, ASCII: r.IntN(4) == 0, Graph: []string{"", "block", "ascii"}[r.IntN(3)]})
@@ -644,7 +644,7 @@ func TestEveryFrameFitsWhateverComes(t *testing.T) {
 // Escapes on screen are ours alone: after taking out the SGR sequences none is left.
 func TestOnlyOurOwnEscapesReachTheTerminal(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 40 {
+	for range 20 {
 		c := at(160, 50, wild(r), Options{})
 		for _, v := range views {
 			press(c, "esc", string(v.id.key()))
