@@ -70,6 +70,7 @@ type life struct {
 	crash   *crash        // its entry in the crash book, once it has failed
 	kick    chan struct{} // asks for a probe now
 	problem string        // of the last probe while it starts
+	upAt    time.Time     // when its log said that it serves, while nobody answered
 
 	served  string
 	scraper Scraper
