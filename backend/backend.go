@@ -152,6 +152,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
 		Estimate: b.estimate,
+		Repeated: b.pool.Repeat,
 	}
 }
 

@@ -59,6 +59,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
 		Host:      b.host.Read(),
 		Rolls:     b.pool.Rolls(),
+		Advice:    b.pool.Advice(now),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),

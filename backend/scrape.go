@@ -24,6 +24,18 @@ func (b *Backend) newScraper(url, key string) worker.Scraper {
 	return &scraper{from: metrics.Scraper{URL: url, Key: key, Client: b.scrapes}}
 }
 
+func totals(t metrics.Totals) worker.Totals {
+	out := worker.Totals{
+		Preemptions: t.Preemptions, Finished: t.Finished, Length: t.Length, Drafted: t.Drafted, Accepted: t.Accepted, Generated: t.Generated,
+	}
+	prompt, ok := t.PromptLen.Most(0.99)
+	answer, both := t.AnswerLen.Most(0.99)
+	if ok && both {
+		out.Longest = new(prompt + answer)
+	}
+	return out
+}
+
 // Scrape implements worker.Scraper.
 func (s *scraper) Scrape(ctx context.Context) (worker.Reading, error) {
 	sample, err := s.from.Scrape(ctx)
@@ -35,7 +47,7 @@ func (s *scraper) Scrape(ctx context.Context) (worker.Reading, error) {
 	r := s.track.Rates(now)
 	out := worker.Reading{
 		Running: sample.Running, Waiting: sample.Waiting, KV: sample.KV, Prefix: r.Prefix, OutRate: r.Out, InRate: r.In, Preempt: r.Preempt,
-		KVTokens: sample.KVTokens, Steps: s.track.Steps(),
+		KVTokens: sample.KVTokens, Steps: s.track.Steps(), Accept: r.Accept, NoPrefixCache: sample.NoPrefixCache, Totals: totals(s.track.Totals()),
 	}
 	if sample.Generation != nil {
 		out.Steps += *sample.Generation

@@ -166,6 +166,7 @@ type Worker struct {
 	OutRate  *float64  `json:"output_rate"`               // tokens/s
 	InRate   *float64  `json:"prompt_rate"`               // tokens/s
 	Preempt  *float64  `json:"preemptions"`               // per second
+	Accept   *float64  `json:"spec_accept,omitempty"`     // 0..1 of the drafted tokens over the last minute; nil: no speculative decoding
 	TTFT95   *float64  `json:"ttft_p95"`                  // seconds over the last minute: of our requests, else as the server's buckets tell
 	Scraped  time.Time `json:"scraped,omitzero"`          // when the server's metrics were last read
 	CPU      *float64  `json:"cpu"`                       // cores used by the process tree
