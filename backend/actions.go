@@ -59,7 +59,13 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 	}
 	switch a.Verb {
 	case api.WorkerStart:
-		return b.pool.Start(a.Target)
+		switch a.Args["gate"] {
+		case "":
+			return b.pool.Start(a.Target)
+		case "off":
+			return b.pool.StartNow(a.Target)
+		}
+		return fmt.Errorf("%w: gate=%q: want off, or nothing", api.ErrRefused, a.Args["gate"])
 	case api.WorkerStop:
 		return b.pool.Stop(a.Target)
 	case api.WorkerRestart:
@@ -81,6 +87,8 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 			return b.pool.Unroll(model)
 		}
 		return b.pool.Roll(model, a.Args["alone"] == "true")
+	case api.StrayEnd:
+		return b.machine.endStray(b.life, a, b.notice)
 	case api.PromptSend:
 		if _, ok := b.upstreams.Resolve(a.Target); !ok {
 			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
@@ -104,6 +112,8 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.reload(ctx)
 	case api.KeyCreate, api.KeySet, api.KeyRotate, api.KeyRevoke:
 		return b.orderKeys(ctx, a)
+	case api.CacheFetch, api.CacheCancel, api.CacheRemove:
+		return b.orderCache(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
 }

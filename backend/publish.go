@@ -56,7 +56,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
 		Rolls:     b.pool.Rolls(),
 		Advice:    b.pool.Advice(now),
@@ -64,7 +64,9 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
+		Cache:     b.cacheState(),
 	}
+	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {
@@ -118,7 +120,7 @@ func allSimulated(workers []api.Worker) bool {
 }
 
 // status is the state of the whole: ok if every model has all its workers ready, degraded if
-// every model can be served, down otherwise. A model that a provider takes over can be served; one
+// every model can be served, down otherwise. A worker that sleeps serves: a request wakes it. A model that a provider takes over can be served; one
 // that has no worker at all is whole while its provider takes requests.
 func status(models []api.Model) string {
 	worst := "ok"
@@ -126,7 +128,7 @@ func status(models []api.Model) string {
 		switch {
 		case !m.Servable():
 			return "down"
-		case m.Ready < m.Workers:
+		case m.Ready+m.Asleep < m.Workers: // one that sleeps is as it should be
 			worst = "degraded"
 		}
 	}

@@ -39,7 +39,7 @@ type Verb string
 
 // The orders an engine takes.
 const (
-	WorkerStart   Verb = "worker.start"   // Target: worker
+	WorkerStart   Verb = "worker.start"   // Target: worker; Args["gate"]="off": without waiting for its GPUs
 	WorkerStop    Verb = "worker.stop"    // Target: worker; unroute, wait, SIGTERM, tree gone
 	WorkerRestart Verb = "worker.restart" // Target: worker; stop, then start
 	WorkerDrain   Verb = "worker.drain"   // Target: worker; unroute, wait for requests, keep the process

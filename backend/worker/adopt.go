@@ -8,6 +8,24 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
+// foresee takes the turn of a server that an earlier engine may have started and that may still load,
+// until it is known.
+func (w *worker) foresee() {
+	if w.plan.kind != kindVLLM || w.plan.cpu {
+		return
+	}
+	cards, _ := w.cards()
+	if w.life == nil {
+		w.foreseen = &life{}
+		w.opts.turns.claim(w.foreseen, w.name, w.plan.on(cards))
+		return
+	}
+	w.opts.turns.claim(w.life, w.name, w.plan.on(cards))
+	if w.foreseen != nil {
+		w.opts.turns.give(w.foreseen)
+	}
+}
+
 // adopt takes hold of the server that an earlier engine started, if it lives; else the worker
 // is started, where the config wants that.
 func (w *worker) adopt(ctx context.Context) {
@@ -19,6 +37,8 @@ func (w *worker) adopt(ctx context.Context) {
 	}
 	l, watch := w.begin(ctx, api.PhaseServer)
 	l.adopted = true
+	w.foresee()
+	w.foreseen = nil // from here on it is this life's
 	launcher := w.opts.Launchers[l.plan.kind]
 	w.wg.Go(func() {
 		actx, cancel := context.WithTimeout(watch, adoptLimit)

@@ -49,6 +49,11 @@ const (
 // configuration worked, and such a text may come from a request that it logged.
 func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 	v := verdict{class: classCrash, exit: exitText(exit), early: !ready}
+	if !exit.Known { // the shim writes down how its server ended; only its own death keeps it from that
+		v.cause = "its shim died, so the server was ended with all its processes"
+		v.remedy = "the shim is the server's parent: somebody's kill -9, or the kernel's out-of-memory killer (dmesg)"
+		return v
+	}
 	if ready {
 		lines = ending(lines)
 	}
@@ -133,8 +138,6 @@ func unknown(lines []api.Line, texts []string, exit launch.Exit) (cause, remedy 
 		return clip(first), "the traceback in its log says where"
 	case exit.Signal != "":
 		return "ended by a signal (" + exit.Signal + "), and its log names no error", "see the end of its log"
-	case !exit.Known:
-		return "the process is gone and nobody saw how it ended", "see the end of its log"
 	case exit.Code == 0:
 		return "the server ended by itself, unasked, with status 0", "vLLM does this after its engine died: see the end of its log"
 	}

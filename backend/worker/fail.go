@@ -94,6 +94,7 @@ func (w *worker) release() {
 	}
 	w.over(l)
 	w.life = nil
+	w.opts.turns.give(l)
 	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
 	w.forgetReadings()
 }
@@ -118,7 +119,10 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	}
 	v := verdict{class: classCrash, cause: clip(err.Error()), early: true}
 	var pre *preflightError
+	var gate *gateError
 	switch {
+	case errors.As(err, &gate):
+		v.class, v.cause, v.remedy = classResource, clip(gate.cause), clip(gate.remedy)
 	case takenLine.MatchString(err.Error()):
 		v.class = classResource
 	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),

@@ -15,7 +15,7 @@ import (
 // begin makes a new life, in state Starting.
 func (w *worker) begin(ctx context.Context, phase string) (*life, context.Context) {
 	now := time.Now()
-	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), served: w.plan.served}
+	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), open: make(chan struct{}), served: w.plan.served}
 	watch, end := context.WithCancel(ctx)
 	l.end, l.unprobe = end, func() {}
 	w.life = nil
@@ -41,8 +41,12 @@ func (w *worker) start(ctx context.Context) {
 		phase = api.PhaseServer
 	}
 	l, watch := w.begin(ctx, phase)
+	if w.ungated {
+		w.ungated = false
+		close(l.open)
+	}
 	w.wg.Go(func() {
-		spec, m, inst, err := w.launch(watch, l.plan)
+		spec, m, inst, err := w.launch(watch, l)
 		ok := w.post(func(ctx context.Context) {
 			if err != nil {
 				w.unlaunched(ctx, err)
@@ -57,7 +61,14 @@ func (w *worker) start(ctx context.Context) {
 	})
 }
 
-func (w *worker) launch(ctx context.Context, p plan) (launch.Spec, map[string]mark, launch.Instance, error) {
+func (w *worker) launch(ctx context.Context, l *life) (launch.Spec, map[string]mark, launch.Instance, error) {
+	p := l.plan
+	if err := w.admit(ctx, l); err != nil {
+		return launch.Spec{}, nil, nil, err
+	}
+	if !w.post(func(context.Context) { w.admitted(l) }) {
+		return launch.Spec{}, nil, nil, errGone
+	}
 	port := p.cfg.Port
 	if port == 0 && p.kind != kindAttach {
 		if w.opts.Port == nil {
@@ -264,6 +275,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
 	}
 	w.trouble.starts = 0
+	w.opts.turns.give(l)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 
 	l.unprobe() // awaitReady has ended by itself; this frees its context

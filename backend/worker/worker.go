@@ -38,6 +38,8 @@ type worker struct {
 	again    bool  // start when stopped
 	drained  bool  // an operator wants it unrouted, also after a crash
 	leaving  bool  // the loop ends when stopped
+	foreseen *life // stands for the one that is being adopted, see foresee
+	ungated  bool  // the next start does not wait for its GPUs
 	finished bool
 	disk     <-chan struct{} // closed when what was to be written is written
 	advisor  advisor
@@ -73,6 +75,7 @@ type life struct {
 	doom    *verdict      // why it is being ended, if nobody ordered that
 	crash   *crash        // its entry in the crash book, once it has failed
 	kick    chan struct{} // asks for a probe now
+	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
 	upAt    time.Time     // when its log said that it serves, while nobody answered
 
@@ -193,6 +196,7 @@ func (w *worker) enter(s api.State) {
 	w.st.State, w.st.Since = s, time.Now()
 	w.st.Phase, w.st.Progress = "", nil
 	w.st.NextStart = time.Time{}
+	w.st.Blocked = ""
 }
 
 // publish shows the present state to readers and sets the gate accordingly.

@@ -158,6 +158,8 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 		switch {
 		case w.Stalled:
 			state = "stalled"
+		case w.Blocked != "":
+			state += ": waits"
 		case w.State == api.Starting && w.Phase != "":
 			state += ": " + w.Phase
 			if w.Progress != nil {
@@ -176,6 +178,9 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 	}
 	_ = tw.Flush()
 	for _, w := range s.Workers {
+		if w.Blocked != "" {
+			fmt.Fprintf(b, "\n%s waits: %s\n", safe(w.Name), safe(w.Blocked))
+		}
 		if w.Error != "" {
 			fmt.Fprintf(b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
 			if w.Remedy != "" {
