@@ -87,7 +87,8 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
 	crashes, more := trimCrashes(b.pool.Crashes())
-	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
+	size += more + trimFixes(s.Workers, s.Advice)
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size)
 	return s
 }
 

@@ -93,7 +93,7 @@ var adviceRules = []adviceRule{
 	},
 	{
 		// A long context costs nothing until somebody uses it. It is too long where a single request may take half of the
-		// KV cache while nobody needs a quarter of it.
+		// KV cache while nobody has ever needed a quarter of it.
 		"context",
 		func(e *evidence) bool {
 			long := e.longest()
@@ -102,7 +102,7 @@ var adviceRules = []adviceRule{
 		func(e *evidence) (string, string, change) {
 			long := e.longest()
 			fit := 1 << bits.Len(uint(2*long-1))
-			return fmt.Sprintf("a single request may take %d of the %d tokens of the KV cache, and 99 of 100 need less than %.0f", e.maxLen, e.tokens, long),
+			return fmt.Sprintf("a single request may take %d of the %d tokens of the KV cache, and none of %.0f needed more than %.0f", e.maxLen, e.tokens, e.total(finished), long),
 				fmt.Sprintf("bound it (--max-model-len=%d), so that one request cannot push out all others", fit), change{Set: []string{fmt.Sprintf("--max-model-len=%d", fit)}}
 		},
 	},
@@ -168,7 +168,7 @@ func (e *evidence) total(of func(Totals) *float64) float64 {
 	return 0
 }
 
-// longest is what 99 of 100 requests stayed under, in tokens; 0: not known.
+// longest is what no request went over, in tokens; 0: not known.
 func (e *evidence) longest() float64 { return e.total(func(t Totals) *float64 { return t.Longest }) }
 
 // Imbalance: the busiest worker of a model has so many times the requests of the idlest, and so many more. The gateway

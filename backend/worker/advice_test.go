@@ -29,7 +29,7 @@ func newAdvised(t *testing.T, args ...string) *advised {
 		t.Fatal(err)
 	}
 	w := newWorker(p, &o, &waker{}, nil)
-	w.st.MaxSeqs, w.st.MaxLen, w.st.KVTokens = 32, 32768, 43984
+	w.st.MaxSeqs, w.st.MaxLen, w.st.KVTokens = 32, 16384, 43984
 	w.st.State = api.Ready
 	return &advised{w, time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 }
@@ -91,14 +91,15 @@ func TestAdvice(t *testing.T) {
 			reading: with(busy(4, 0, .2), func(r *Reading, _ float64) {
 				r.NoPrefixCache = true
 			}),
-			prepare: func(a *advised) {},
+			prepare: func(a *advised) { a.seen.add(.4) },
 			text:    []string{"40 % of the bytes of ", "prefix cache is off"},
 			fix:     []string{"--enable-prefix-caching"},
 		},
 		{
 			rule:    "context",
 			reading: with(busy(4, 0, .2), func(r *Reading, s float64) { r.Totals.Finished = new(1000 + s) }),
-			text:    []string{"32768 of the 43984 tokens", "less than 3000"},
+			prepare: func(a *advised) { a.st.MaxLen = 32768 },
+			text:    []string{"32768 of the 43984 tokens", "needed more than 3000"},
 			fix:     []string{"--max-model-len=8192"},
 		},
 		{
@@ -119,7 +120,7 @@ func TestAdvice(t *testing.T) {
 			reading := c.reading
 			if c.prepare != nil {
 				reading = func(s float64) Reading {
-					a.seen.add(.4)
+					c.prepare(a)
 					return c.reading(s)
 				}
 			}
@@ -150,6 +151,7 @@ func TestAdvice(t *testing.T) {
 				t.Errorf("fix = %q, want %q", fix, c.fix)
 			}
 			// It does not flicker, and goes away by itself.
+			a.st.MaxLen = 16384
 			if got := a.feed(20*time.Second, busy(1, 0, .1)); len(got) != 1 {
 				t.Errorf("20 s of quiet took it away: %+v", got)
 			}
@@ -183,11 +185,12 @@ func TestNoAdviceForAServerThatIsOnlyBusy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAdvised(t)
-			for range 12 { // ten minutes, looked at all the time
-				if got := a.feed(time.Minute, reading); len(got) != 0 {
-					t.Fatalf("it says %+v", got)
+			a.feed(12*time.Minute, func(s float64) Reading {
+				if got := a.advisor.advice; len(got) != 0 {
+					t.Fatalf("after %.0f s it says %+v", s, got)
 				}
-			}
+				return reading(s)
+			})
 		})
 	}
 }

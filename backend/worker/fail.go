@@ -123,6 +123,9 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	switch {
 	case errors.As(err, &gate):
 		v.class, v.cause, v.remedy = classResource, clip(gate.cause), clip(gate.remedy)
+		if gate.fits >= leastUtilization {
+			v.cure = func(known) change { return change{Set: []string{utilization(gate.fits)}} }
+		}
 	case takenLine.MatchString(err.Error()):
 		v.class = classResource
 	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),

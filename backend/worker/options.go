@@ -110,7 +110,7 @@ type Totals struct {
 	Drafted     *float64 // tokens
 	Accepted    *float64 // of Drafted
 	Generated   *float64 // tokens
-	Longest     *float64 // tokens that 99 of 100 requests stayed under, prompt and answer together
+	Longest     *float64 // tokens that no request went over, prompt and answer together; at most a bucket too much
 }
 
 func (o *Options) fill() {
