@@ -138,6 +138,30 @@ func sizes(t *testing.T, text []byte) string {
 	return out.String()
 }
 
+func TestCommandLinesOfFixesHaveABound(t *testing.T) {
+	long := api.Fix{Set: []string{"--max-model-len=1"}, Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 100)), Why: "it does not fit"}
+	workers := make([]api.Worker, 16)
+	for i := range workers {
+		workers[i].Fix = &long
+	}
+	advice := []api.Advice{{Rule: "x", Text: "t", Remedy: "r", Fix: &long}}
+	size := trimFixes(workers, advice)
+	text, err := json.Marshal([]any{workers, advice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal([]any{make([]api.Worker, 16), []any{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := len(text) - len(plain); size > fixesRoom+8<<10 || took > size*11/10 {
+		t.Errorf("estimated %d bytes, took %d, want at most %d and a true estimate", size, took, fixesRoom+8<<10)
+	}
+	if workers[0].Fix.Command == nil || workers[15].Fix.Command != nil || workers[15].Fix.Set == nil || long.Command == nil {
+		t.Errorf("the first and the last fix: %+v, %+v", workers[0].Fix, workers[15].Fix)
+	}
+}
+
 func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
 	var all []api.Request
 	for range maxRequests {

@@ -12,12 +12,13 @@ import (
 // test has an error to tell. Foreign texts are whole until a part's room for them is used up, and
 // from there on in short. The ledger and the logs have them all.
 const (
-	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys and of crashes
+	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys, crashes, advice and fixes
 	errorsRoom   = 16 << 10 // of the errors in them
 	noticesRoom  = 16 << 10
 	promptsRoom  = 4 << 10
 	keysRoom     = 16 << 10 // as estimated by keySize
 	crashesRoom  = 11 << 10 // as estimated by crashSize
+	fixesRoom    = 12 << 10 // of the command lines of fixes
 	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize
 )
 
@@ -120,6 +121,46 @@ func trimCrashes(crashes []api.Crash) ([]api.Crash, int) {
 		used += size
 	}
 	return crashes, used
+}
+
+// adviceSize is about how many bytes of JSON an advice takes, without its texts and its fix.
+const adviceSize = 150
+
+// trimFixes makes advice and the fixes of workers fit for a snapshot: where there is no room for all command lines, the
+// last ones go. It gives about how many bytes it all takes.
+func trimFixes(workers []api.Worker, advice []api.Advice) int {
+	room, size := fixesRoom, 0
+	fit := func(at **api.Fix) {
+		if *at == nil {
+			return
+		}
+		f := **at // it is its worker's
+		size += 60 + len(f.Why)
+		n := 0
+		for _, list := range [][]string{f.Set, f.Unset, f.Env} {
+			for _, s := range list {
+				size += len(s) + len(`"",`)
+			}
+		}
+		for _, s := range f.Command {
+			n += len(s) + len(`"",`)
+		}
+		if n > room {
+			f.Command, n = nil, 0
+			*at = &f
+		}
+		room -= n
+		size += n
+	}
+	for i := range workers {
+		fit(&workers[i].Fix)
+	}
+	for i := range advice {
+		a := &advice[i]
+		size += adviceSize + len(a.Text) + len(a.Remedy)
+		fit(&a.Fix)
+	}
+	return size
 }
 
 // trimCache makes the model cache fit for a snapshot. Where there is no room for all, models that no worker needs go

@@ -22,7 +22,10 @@ const (
 )
 
 // gateError says that a start was not tried because the memory it needs is taken.
-type gateError struct{ cause, remedy string }
+type gateError struct {
+	cause, remedy string
+	fits          float64 // share of the card that is free; 0: not known
+}
 
 func (e *gateError) Error() string { return e.cause }
 
@@ -204,6 +207,7 @@ func (p *plan) room(worker string, cards []api.GPU, gpus []string) *gateError {
 			e.cause += ": " + who
 		}
 		if fits := math.Floor(free/total*100) / 100; fits >= 0.05 {
+			e.fits = fits
 			remedy += fmt.Sprintf(", or set --gpu-memory-utilization=%.2f or less under args:", fits)
 		}
 		e.remedy = fmt.Sprintf("%s; \"vllmdeck worker start %s --no-gate\" starts it all the same", remedy, worker)
