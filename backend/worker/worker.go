@@ -81,7 +81,10 @@ type life struct {
 
 	served  string
 	scraper Scraper
-	health  struct{ failed, slow int }
+	health  struct { // failures of /health in a row
+		failed, slow int
+		beats        int64 // signs of life by the first that came too late
+	}
 	still   stillness
 	cpu     map[int]float64 // CPU seconds by pid
 	cpuAt   time.Time
