@@ -55,6 +55,7 @@ func (c *Config) setDefaults() {
 func (w *Worker) setDefaults() {
 	w.Start = new(true)
 	w.StartTimeout = 30 * time.Minute
+	w.GPUWait = 2 * time.Minute
 	w.StopTimeout = 30 * time.Second
 	w.Restart.setDefaults()
 }
@@ -64,6 +65,8 @@ func (v *VLLM) setDefaults() { v.Bin = "vllm" }
 func (s *Sim) setDefaults() {
 	*s = Sim{Seed: 1, Start: time.Second, TTFT: 60 * time.Millisecond, ITL: 12 * time.Millisecond, MaxSeqs: 32, MaxLen: 8192}
 }
+
+func (s *Sleep) setDefaults() { *s = Sleep{Level: 1, Stay: 5 * time.Second} }
 
 func (r *Restart) setDefaults() {
 	*r = Restart{Policy: OnFailure, Base: time.Second, Max: time.Minute, Tries: 3, Window: 30 * time.Minute}

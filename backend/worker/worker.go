@@ -24,6 +24,7 @@ type worker struct {
 	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
 	beat  atomic.Int64 // signs of life that those who use it have seen
+	seen  repeats
 
 	mail  chan func(context.Context) // run by the loop, one at a time
 	doubt chan struct{}              // somebody doubts that it serves
@@ -37,7 +38,11 @@ type worker struct {
 	again    bool  // start when stopped
 	drained  bool  // an operator wants it unrouted, also after a crash
 	leaving  bool  // the loop ends when stopped
+	foreseen *life // stands for the one that is being adopted, see foresee
+	ungated  bool  // the next start does not wait for its GPUs
 	finished bool
+	disk     <-chan struct{} // closed when what was to be written is written
+	advisor  advisor
 	trouble  troubles
 	timer    *time.Timer // the one deadline of the present state
 	onTimer  func(context.Context)
@@ -48,6 +53,8 @@ type view struct {
 	api.Worker
 	target Target
 	ports  []int // that it has or will have
+	advice []api.Advice
+	load   load
 }
 
 // life is one incarnation of a worker's server, from its launch to its end.
@@ -66,8 +73,11 @@ type life struct {
 	answers bool // it answers now; false from the third failure of /health on
 	step    stopStep
 	doom    *verdict      // why it is being ended, if nobody ordered that
+	crash   *crash        // its entry in the crash book, once it has failed
 	kick    chan struct{} // asks for a probe now
+	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
+	upAt    time.Time     // when its log said that it serves, while nobody answered
 
 	served  string
 	scraper Scraper
@@ -116,6 +126,7 @@ func (w *worker) loop(ctx context.Context) {
 		}
 		w.wake.wake()
 	}()
+	w.dropStale()
 	w.adopt(ctx)
 	w.publish()
 	for !w.finished {
@@ -188,6 +199,7 @@ func (w *worker) enter(s api.State) {
 	w.st.State, w.st.Since = s, time.Now()
 	w.st.Phase, w.st.Progress = "", nil
 	w.st.NextStart = time.Time{}
+	w.st.Blocked = ""
 }
 
 // publish shows the present state to readers and sets the gate accordingly.
@@ -195,7 +207,7 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
+	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}, advice: w.advisor.advice, load: w.advisor.load}
 	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
@@ -243,6 +255,10 @@ func (w *worker) describe() {
 	w.st.GPUs = nil
 	if p.cfg.VLLM != nil {
 		w.st.GPUs = p.cfg.VLLM.GPUs
+	}
+	w.st.Fixed = nil
+	if !p.ordered.empty() {
+		w.st.Fixed = p.ordered.lines(w.opts.Redact)
 	}
 	if w.life == nil {
 		w.st.URL, w.st.MaxSeqs = p.spec.URL, p.maxSeqs
