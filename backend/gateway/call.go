@@ -228,7 +228,7 @@ func (c *call) again(f *fault) bool {
 			return false
 		}
 	}
-	if left := c.until.Sub(time.Now()); left < max(leastTime, c.turns.pace.prefill()) {
+	if left := time.Until(c.until); left < max(leastTime, c.turns.pace.prefill()) {
 		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
