@@ -68,8 +68,12 @@ type Options struct {
 	Listens func(port int, pids []int) error
 	// Redact hides secrets in a command line that is shown; nil: it is shown as it is.
 	Redact func(argv []string) []string
+	// Waiting says whether requests wait for a worker of a model; nil: none do. It must not block.
+	Waiting func(model string) bool
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
 	HasGPU func() bool
+
+	turns *turns // of the pool's workers
 }
 
 // Scraper reads one server's metrics. It is used from one goroutine at a time.
@@ -105,6 +109,10 @@ func (o *Options) fill() {
 	if o.Hung == nil {
 		o.Hung = func(string) {}
 	}
+	if o.Waiting == nil {
+		o.Waiting = func(string) bool { return false }
+	}
+	o.turns = newTurns()
 	if o.Check == nil {
 		o.Check = func(launch.Spec) error { return nil }
 	}

@@ -71,9 +71,12 @@ func (w *worker) orderDrain(context.Context) error {
 	return nil
 }
 
-func (w *worker) orderResume(context.Context) error {
+func (w *worker) orderResume(ctx context.Context) error {
 	if w.st.State != api.Draining {
 		return refused("%s is %s: only a drained worker can be resumed", w.name, w.st.State)
+	}
+	if w.nap != nil {
+		return w.orderWake(ctx)
 	}
 	w.drained = false
 	w.enter(api.Ready)

