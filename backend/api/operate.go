@@ -117,7 +117,7 @@ type Download struct {
 const (
 	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set and unset, as in Fix, one a line; none: its own Fix. Restarts it
 	WorkerUnfix Verb = "worker.unfix" // Target: worker; the config's arguments again. Restarts it
-	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2
+	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2; none: that of the config
 	WorkerWake  Verb = "worker.wake"  // Target: worker
 	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker

@@ -52,7 +52,7 @@ type Target struct {
 	Model     string // name that the server knows the model by
 	Key       string // its bearer token, "" for none
 	Simulated bool
-	Started   time.Time // of its process, as in api.Worker
+	Started   time.Time // of its process, or when that last woke, as in api.Worker
 }
 
 // Target gives where requests for a worker go.

@@ -216,6 +216,9 @@ func (w *worker) publish() {
 	s.Trend = append(api.Series(nil), s.Trend...)
 	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
 	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
+	if s.Awake.After(s.Started) {
+		v.target.Started = s.Awake
+	}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
 		v.ports = append(v.ports, l.spec.Port)

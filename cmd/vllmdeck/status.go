@@ -157,11 +157,15 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 		switch {
 		case w.Stalled:
 			state = "stalled"
-		case w.State == api.Starting && w.Phase != "":
+		case w.Phase != "" && w.State != api.Stopping:
 			state += ": " + w.Phase
 			if w.Progress != nil {
 				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
 			}
+		case w.Blocked != "":
+			state += ": waits for " + safe(w.Blocked)
+		case w.Level != 0:
+			state += fmt.Sprintf(" (level %d)", w.Level)
 		}
 		if w.Simulated {
 			state += " (SIMULATED)"

@@ -44,7 +44,7 @@ It names what will stop and asks; without a terminal it needs --yes.`,
 				return err
 			}
 			if len(args) > 0 {
-				return orderWorkers(cmd, c, s, args, api.WorkerStop, api.Stopped, orderLimit)
+				return orderWorkers(cmd, c, s, args, api.Action{Verb: api.WorkerStop}, api.Stopped, orderLimit)
 			}
 			workers := "stop"
 			if keep {
