@@ -56,14 +56,16 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
+		Rolls:     b.pool.Rolls(),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
 		Cache:     b.cacheState(),
 	}
+	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {
@@ -83,7 +85,8 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
-	s.Keys, s.Requests = keys, b.requests(requestsRoom-size)
+	crashes, more := trimCrashes(b.pool.Crashes())
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
 	return s
 }
 

@@ -41,6 +41,9 @@ func (r *report) worker(c *Config, i int) {
 		r.problem(p+".port", "leave it out for a free one", "a port is a number from 1 to 65535, got %d", w.Port)
 	}
 	r.positive(p+".start_timeout", w.StartTimeout)
+	if w.GPUWait < 0 {
+		r.problem(p+".gpu_wait", "the default is 2m; 0s: it is not waited for", "cannot be less than 0s")
+	}
 	r.restart(w.Restart, p+".restart")
 	if w.VLLM != nil {
 		r.vllm(w.VLLM, p+".vllm")

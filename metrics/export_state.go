@@ -52,6 +52,9 @@ func (state) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	for _, d := range gpuDescs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -98,6 +101,7 @@ func (c state) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+	gpuSeries(s, give)
 	seen := map[string]bool{} // two series of one name would fail the whole page
 	for _, w := range s.Workers {
 		if seen[w.Name] {

@@ -41,9 +41,10 @@ type host struct {
 	port     int
 	pid      int
 	notices  []api.Notice
-	readings map[string]*reading // by URL
-	hung     func(string)        // Options.Hung
-	waiting  map[string]bool     // models that requests wait for
+	readings map[string]*reading      // by URL
+	hung     func(string)             // Options.Hung
+	cards    func() ([]api.GPU, bool) // Options.GPUs
+	waiting  map[string]bool          // models that requests wait for
 }
 
 // proc is a fake server.
@@ -305,6 +306,7 @@ func (h *host) options(state string) Options {
 			defer h.mu.Unlock()
 			return h.waiting[model]
 		},
+		GPUs:   h.cards,
 		HTTP:   &http.Client{Transport: h},
 		HasGPU: func() bool { return false },
 		Notice: func(n api.Notice) {

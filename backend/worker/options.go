@@ -70,9 +70,14 @@ type Options struct {
 	Redact func(argv []string) []string
 	// Waiting says whether requests wait for a worker of a model; nil: none do. It must not block.
 	Waiting func(model string) bool
+	// GPUs gives the cards of the host with the processes on them, and whether that is all there is to
+	// know; false: they are not read yet. nil: no start waits for memory.
+	GPUs func() (cards []api.GPU, settled bool)
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
 	HasGPU func() bool
 
+	book  *book  // the pool's
+	rota  *rota  // of those that sleep
 	turns *turns // of the pool's workers
 }
 
@@ -112,7 +117,6 @@ func (o *Options) fill() {
 	if o.Waiting == nil {
 		o.Waiting = func(string) bool { return false }
 	}
-	o.turns = newTurns()
 	if o.Check == nil {
 		o.Check = func(launch.Spec) error { return nil }
 	}
@@ -122,6 +126,7 @@ func (o *Options) fill() {
 	if o.HasGPU == nil {
 		o.HasGPU = hasGPU
 	}
+	o.turns, o.rota = newTurns(), newRota()
 }
 
 // hasGPU looks for the device files of NVIDIA's and AMD's drivers (and of CUDA under WSL):

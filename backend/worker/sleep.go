@@ -15,7 +15,7 @@ import (
 // before anybody's request: sleep mode has given corrupt answers and dead engines (vLLM issues 16564, 36753).
 //
 // A worker sleeps by order, when nobody has asked anything of it for sleep.after, and when another is waited for that
-// needs its GPU (turns).
+// needs its GPU (rota).
 
 const (
 	sleepLimit = 5 * time.Minute // level 1 copies the weights to host memory
@@ -90,7 +90,7 @@ func (w *worker) drowse(ctx context.Context, now time.Time) bool {
 	if r := w.st.Running; w.gate.count() > 0 || r != nil && *r > 0 && now.Sub(w.st.Scraped) <= staleAfter {
 		idle = 0 // an attached server may have requests of others
 	}
-	wanted, urgent := w.opts.turns.wanted(w.name)
+	wanted, urgent := w.opts.rota.wanted(w.name)
 	switch {
 	case wanted && now.Sub(w.st.Since) >= s.Stay && (urgent || idle >= s.Stay):
 		w.fallAsleep(ctx, w.level(), "another's turn")
@@ -105,7 +105,7 @@ func (w *worker) drowse(ctx context.Context, now time.Time) bool {
 // stir wakes a worker that requests wait for.
 func (w *worker) stir(ctx context.Context) bool {
 	if !w.summoned && !w.opts.Waiting(w.st.Model) {
-		w.opts.turns.withdraw(w.name)
+		w.opts.rota.withdraw(w.name)
 		was := w.st.Blocked
 		w.st.Blocked = ""
 		return was != ""
@@ -119,12 +119,33 @@ func (w *worker) stir(ctx context.Context) bool {
 
 // turn asks for what the worker shares with others. Without it Blocked says who has it.
 func (w *worker) turn(urgent bool) bool {
-	ok, who := w.opts.turns.ask(w.name, w.plan.turn, urgent)
+	n, known := w.need()
+	if !known && time.Since(w.st.Since) < firstLook {
+		w.st.Blocked = "the first reading of the GPUs" // which say whether two name the same one
+		return false
+	}
+	ok, who := w.opts.rota.ask(w.name, n, urgent)
 	w.st.Blocked = ""
 	if !ok {
 		w.st.Blocked = "its turn: " + who
 	}
 	return ok
+}
+
+// need is what the worker takes while it is awake. known is false while the cards are not read.
+func (w *worker) need() (n need, known bool) {
+	p := &w.plan
+	if p.cfg.Sleep == nil || p.kind != kindVLLM || p.cpu {
+		return needOf(p.cfg, nil, 0), true
+	}
+	cards, settled := w.cards()
+	return needOf(p.cfg, p.on(cards), p.share), settled
+}
+
+// seat notes that the worker has what it needs, whoever has it besides.
+func (w *worker) seat() {
+	n, _ := w.need()
+	w.opts.rota.hold(w.name, n)
 }
 
 // fallAsleep unroutes a worker; it sleeps once its requests have ended.
@@ -227,7 +248,7 @@ func (w *worker) woke(ctx context.Context, l *life, n *nap, err error) {
 	w.st.Level, w.st.Awake = 0, now
 	w.used = now
 	l.still, l.health.failed, l.health.slow, l.answers = stillness{}, 0, 0, true
-	w.opts.turns.hold(w.name, w.plan.turn)
+	w.seat()
 	w.keepNap(l)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 	w.log.Info("worker awake", "took", took)

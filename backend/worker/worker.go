@@ -38,14 +38,17 @@ type worker struct {
 	again     bool  // start when stopped
 	drained   bool  // an operator wants it unrouted, also after a crash
 	leaving   bool  // the loop ends when stopped
+	foreseen  *life // stands for the one that is being adopted, see foresee
+	ungated   bool  // the next start does not wait for its GPUs
 	finished  bool
+	queued    bool            // its start waits for its turn
+	nap       *nap            // on its way to sleep or out of it
+	summoned  bool            // an operator wants it awake
+	took      int64           // gate.taken as last seen
+	used      time.Time       // when requests were last seen with it
+	sleepless time.Time       // it is not put to sleep before
+	disk      <-chan struct{} // closed when what was to be written is written
 	trouble   troubles
-	queued    bool        // its start waits for its turn
-	nap       *nap        // on its way to sleep or out of it
-	summoned  bool        // an operator wants it awake
-	took      int64       // gate.taken as last seen
-	used      time.Time   // when requests were last seen with it
-	sleepless time.Time   // it is not put to sleep before
 	timer     *time.Timer // the one deadline of the present state
 	onTimer   func(context.Context)
 }
@@ -73,7 +76,9 @@ type life struct {
 	answers bool // it answers now; false from the third failure of /health on
 	step    stopStep
 	doom    *verdict      // why it is being ended, if nobody ordered that
+	crash   *crash        // its entry in the crash book, once it has failed
 	kick    chan struct{} // asks for a probe now
+	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
 
 	served  string
@@ -91,7 +96,7 @@ func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 		gate: newGate(wake.wake), plan: p,
 		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), bell: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
-	o.turns.join(w.name, w.bell)
+	o.rota.join(w.name, w.bell)
 	w.st.State, w.st.Since = api.Stopped, time.Now()
 	if p.kind != kindAttach || starts(p) {
 		// The loop adopts or starts it at once; a request that comes before that waits for it.
@@ -113,7 +118,7 @@ func (w *worker) loop(ctx context.Context) {
 		redraw.Stop()
 		w.timer.Stop()
 		w.gate.shut()
-		w.opts.turns.part(w.name, w.bell)
+		w.opts.rota.part(w.name, w.bell)
 		close(w.gone)
 		cancel()
 		w.wg.Wait()
@@ -122,6 +127,7 @@ func (w *worker) loop(ctx context.Context) {
 		}
 		w.wake.wake()
 	}()
+	w.dropStale()
 	w.adopt(ctx)
 	w.publish()
 	for !w.finished {
@@ -205,7 +211,7 @@ func (w *worker) enter(s api.State) {
 	}
 	switch s {
 	case api.Stopped, api.Failed, api.Asleep: // its memory is free
-		w.opts.turns.leave(w.name)
+		w.opts.rota.leave(w.name)
 	}
 }
 
@@ -265,6 +271,10 @@ func (w *worker) describe() {
 	w.st.GPUs = nil
 	if p.cfg.VLLM != nil {
 		w.st.GPUs = p.cfg.VLLM.GPUs
+	}
+	w.st.Fixed = nil
+	if !p.ordered.empty() {
+		w.st.Fixed = p.ordered.lines(w.opts.Redact)
 	}
 	if w.life == nil {
 		w.st.URL, w.st.MaxSeqs = p.spec.URL, p.maxSeqs

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -72,7 +73,7 @@ func modelTable(c *api.Cache, now time.Time) string {
 		if !m.Used.IsZero() {
 			used = m.Used.Local().Format(time.DateOnly)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", safe(m.Name), amount(m.Size), used, orDash(safe(strings.Join(m.Workers, ", "))), safe(modelState(c, m, now)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", safe(m.Name), amount(m.Size), used, cmp.Or(safe(strings.Join(m.Workers, ", ")), "-"), safe(modelState(c, m, now)))
 	}
 	_ = w.Flush() // into memory
 	for _, d := range c.Downloads {
@@ -141,13 +142,6 @@ func amount(n int64) string {
 		return fmt.Sprintf("%.0f KiB", f/(1<<10))
 	}
 	return fmt.Sprintf("%d B", n)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func modelsCancelCmd(g *globals) *cobra.Command {

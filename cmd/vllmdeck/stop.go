@@ -44,7 +44,7 @@ It names what will stop and asks; without a terminal it needs --yes.`,
 				return err
 			}
 			if len(args) > 0 {
-				return orderWorkers(cmd, c, s, args, api.Action{Verb: api.WorkerStop}, api.Stopped, orderLimit)
+				return orderWorkers(cmd, c, s, args, api.WorkerStop, api.Stopped, orderLimit)
 			}
 			workers := "stop"
 			if keep {
@@ -123,7 +123,7 @@ func confirm(cmd *cobra.Command, plan string, yes bool) error {
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was stopped")
+	return errors.New("nothing was done")
 }
 
 // engineGone gives a func that waits until an engine has ended, however long its workers take:

@@ -18,7 +18,7 @@ import (
 func workerCmd(g *globals) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "worker",
-		Short: "List, start, stop, restart, drain workers, let them sleep",
+		Short: "List, start, stop, restart, drain and mend workers, let them sleep",
 	})
 	cmd.AddCommand(
 		workerListCmd(g),
@@ -29,6 +29,13 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
 		workerSleepCmd(g),
 		workerOrderCmd(g, "wake", "Wake a worker that sleeps, in its turn", api.WorkerWake, api.Ready),
+		workerCrashesCmd(g),
+		workerFixCmd(g),
+		workerUnfixCmd(g),
+		workerRollCmd(g),
+		workerUnrollCmd(g),
+		workerStraysCmd(g),
+		workerEndStrayCmd(g),
 	)
 	return cmd
 }
@@ -62,6 +69,7 @@ func workerListCmd(g *globals) *cobra.Command {
 
 func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.State) *cobra.Command {
 	var wait time.Duration
+	var noGate bool
 	cmd := &cobra.Command{
 		Use:               name + " WORKER…",
 		Short:             short,
@@ -78,12 +86,18 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 					return unknownWorker(s, w)
 				}
 			}
-			a := api.Action{Verb: verb}
-			if f := cmd.Flags().Lookup("level"); f != nil && f.Changed {
-				a.Args = map[string]string{"level": f.Value.String()}
+			order := api.Action{Verb: verb}
+			if noGate {
+				order.Args = map[string]string{"gate": "off"}
 			}
-			return orderWorkers(cmd, c, s, args, a, want, wait)
+			if f := cmd.Flags().Lookup("level"); f != nil && f.Changed {
+				order.Args = map[string]string{"level": f.Value.String()}
+			}
+			return orderEach(cmd, c, s, args, order, want, wait)
 		},
+	}
+	if verb == api.WorkerStart {
+		cmd.Flags().BoolVar(&noGate, "no-gate", false, "do not wait for other starts on its GPUs, nor for their memory")
 	}
 	cmd.Flags().DurationVar(&wait, "wait", orderLimit, "how long to wait for it; 0: not at all")
 	return cmd
@@ -105,10 +119,15 @@ them from disk again.`
 const orderLimit = 30 * time.Minute
 
 // orderWorkers gives one order to each worker and then waits for all of them. s was seen before.
-func orderWorkers(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, a api.Action, want api.State, limit time.Duration) error {
+func orderWorkers(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, verb api.Verb, want api.State, limit time.Duration) error {
+	return orderEach(cmd, c, s, names, api.Action{Verb: verb}, want, limit)
+}
+
+// orderEach is orderWorkers for an order with arguments; its target is filled in.
+func orderEach(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, order api.Action, want api.State, limit time.Duration) error {
 	for _, name := range names {
-		a.Target = name
-		err := c.Do(cmd.Context(), a)
+		order.Target = name
+		err := c.Do(cmd.Context(), order)
 		if w, _ := findWorker(s, name); errors.Is(err, api.ErrRefused) && w.State == want {
 			return &exitError{code: exitRunning, err: err} // it is that already
 		}
@@ -149,10 +168,10 @@ func waitWorker(cmd *cobra.Command, c api.Source, s *api.Snapshot, name string, 
 			}
 			line := string(w.State)
 			switch {
+			case w.Blocked != "":
+				line += ", waits: " + w.Blocked
 			case w.Phase != "":
 				line += ": " + w.Phase
-			case w.Blocked != "":
-				line += ": waits for " + w.Blocked
 			case w.InFlight > 0 && w.State == api.Draining:
 				line += ": requests"
 			}

@@ -1,22 +1,31 @@
 package worker
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
-func sleeper(gpus string, args ...string) config.Worker {
-	w := vllmWorker("w", args...)
-	w.VLLM.GPUs = strings.Fields(gpus)
-	w.Sleep = &config.Sleep{Level: 1}
-	return w
-}
-
 func TestWhatAWorkerTakesFollowsItsFlags(t *testing.T) {
+	h := newHost(t)
+	h.cards = func() ([]api.GPU, bool) {
+		return []api.GPU{{Index: "0", UUID: "GPU-aaaa"}, {Index: "1", UUID: "GPU-bbbb"}}, true
+	}
+	o := h.options(t.TempDir())
+	o.HasGPU = func() bool { return true }
+	o.fill()
+	sleeper := func(gpus string, args ...string) config.Worker {
+		w := vllmWorker("w", args...)
+		w.VLLM.GPUs, w.Sleep = strings.Fields(gpus), &config.Sleep{Level: 1}
+		return w
+	}
+	attached := attachWorker("w", "http://x")
+	attached.Sleep = &config.Sleep{Share: "gpu0"}
 	for _, c := range []struct {
 		w    config.Worker
 		want need
@@ -24,26 +33,26 @@ func TestWhatAWorkerTakesFollowsItsFlags(t *testing.T) {
 		{vllmWorker("w"), nil},
 		{sleeper(""), need{}},
 		{sleeper("0 1"), need{"GPU 0": .92, "GPU 1": .92}},
+		{sleeper("GPU-bbbb"), need{"GPU 1": .92}},
 		{sleeper("0", "--gpu-memory-utilization=0.4"), need{"GPU 0": .4}},
-		{sleeper("0", "--gpu-memory-utilization", "2"), need{"GPU 0": .92}},
 		{sleeper("0", "--kv-cache-memory-bytes=1000"), need{"GPU 0": 1}},
-		{config.Worker{Sleep: &config.Sleep{Share: "gpu0"}, Attach: "http://x"}, need{"gpu0": 1}},
+		{attached, need{"gpu0": 1}},
 	} {
-		got := turnOf(c.w)
-		if len(got) != len(c.want) || (got == nil) != (c.want == nil) {
-			t.Errorf("%v: %v, want %v", c.w.VLLM, got, c.want)
+		pl, err := newPlan(c.w, config.Logs{}, &o)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for k, v := range c.want {
-			if got[k] != v {
-				t.Errorf("%s = %v, want %v", k, got[k], v)
-			}
+		w := &worker{plan: pl, opts: &o}
+		got, _ := w.need()
+		if !maps.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("%v: %v, want %v", c.w.VLLM, got, c.want)
 		}
 	}
 }
 
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ts := newTurns()
+		ts := newRota()
 		bells := map[string]chan struct{}{}
 		for _, name := range []string{"a", "b", "c", "d"} {
 			bells[name] = make(chan struct{}, 1)
@@ -115,7 +124,7 @@ func TestTurns(t *testing.T) {
 // TestNobodyStarvesInLine: whatever comes, who is urgent and first is given a seat as soon as those leave that have one.
 func TestNobodyStarvesInLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ts := newTurns()
+		ts := newRota()
 		n := need{"GPU 0": .92}
 		has := "a"
 		ts.ask("a", n, true)
