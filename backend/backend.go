@@ -153,7 +153,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		// The gateway takes 0 for its default, the config for none.
 		Queue: cmp.Or(c.Gateway.Queue, -1), QueueWait: cmp.Or(c.Gateway.QueueWait, -1), TTFTTarget: c.Gateway.TTFTTarget,
 		TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
-		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, KeepAlive: c.Gateway.KeepAlive, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rates:    b.ratings.Wants,

@@ -58,6 +58,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Providers: b.providers.statuses(now),
 		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
+		Rolls:     b.pool.Rolls(),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
@@ -83,7 +84,8 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
-	s.Keys, s.Requests = keys, b.requests(requestsRoom-size)
+	crashes, more := trimCrashes(b.pool.Crashes())
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
 	return s
 }
 

@@ -35,6 +35,10 @@ type TLS struct {
 type Key struct {
 	Name string `yaml:"name"`
 	Key  Secret `yaml:"key"` // env:NAME or file:PATH
+
+	// Failover is when a provider may serve its requests: never, down or overload. The model's word holds too: the
+	// stricter one of both. Default: the model's alone.
+	Failover string `yaml:"failover"`
 }
 
 // Gateway is how requests are served.
@@ -49,6 +53,7 @@ type Gateway struct {
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
 	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m
 	StreamTimeout time.Duration `yaml:"stream_timeout"` // the whole of a stream; default 4h
+	KeepAlive     time.Duration `yaml:"keep_alive"`     // silence after which the client of a stream gets a comment; default 0: none
 }
 
 // Model is a name that clients may ask for. Models named only by workers exist too.
@@ -114,6 +119,10 @@ type Provider struct {
 	Models   map[string]string `yaml:"models"` // our name: theirs
 	Prices   map[string]string `yaml:"prices"` // our name: provider/model of the price table; default Name/theirs
 	SpendCap SpendCap          `yaml:"spend_cap"`
+
+	// OutputLimit is what it calls the greatest length of a chat's answer: one of the Limit… constants. Default:
+	// max_completion_tokens at OpenAI, as-sent elsewhere.
+	OutputLimit string `yaml:"output_limit"`
 }
 
 // SpendCap bounds what a provider may cost. A nil limit is none.

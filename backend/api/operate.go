@@ -2,10 +2,11 @@ package api
 
 import "time"
 
-// Fix is a diagnosis' remedy as a change of a worker's command line: WorkerFix carries it out.
+// Fix is a diagnosis' remedy as a change of a worker's command line and environment: WorkerFix carries it out.
 type Fix struct {
 	Set     []string `json:"set,omitempty"`   // arguments as "--flag=value" or "--flag"; they replace the same flag
-	Unset   []string `json:"unset,omitempty"` // flags that go, e.g. "--enable-sleep-mode"
+	Unset   []string `json:"unset,omitempty"` // flags that go, e.g. "--enable-sleep-mode"; ours too
+	Env     []string `json:"env,omitempty"`   // "NAME=value" of its environment
 	Command []string `json:"command"`         // the whole command line as it would be, secrets redacted
 	Why     string   `json:"why"`             // what it is to mend, one sentence
 }
@@ -24,7 +25,7 @@ type Crash struct {
 	Remedy  string    `json:"remedy,omitempty"`  // as Worker.Remedy
 	Lines   int       `json:"lines"`             // log lines that are kept of it
 	Version string    `json:"version,omitempty"` // of vLLM
-	Command []string  `json:"command,omitempty"` // as run, secrets redacted
+	Command []string  `json:"command,omitempty"` // as run, secrets redacted; not in a Snapshot, which has its texts cut too
 }
 
 // Stray is a process of a vLLM server that nobody looks after; it may hold GPU memory for ever.
@@ -116,11 +117,11 @@ type Download struct {
 
 // The orders of an operator beside those of Source.
 const (
-	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set and unset, as in Fix, one a line; none: its own Fix. Restarts it
-	WorkerUnfix Verb = "worker.unfix" // Target: worker; the config's arguments again. Restarts it
+	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set, unset and env, as in Fix, one a line; none: its own Fix. (Re)starts it
+	WorkerUnfix Verb = "worker.unfix" // Target: worker; what the config says again. (Re)starts it
 	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2
 	WorkerWake  Verb = "worker.wake"  // Target: worker
-	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart
+	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart. Args["alone"]="true": also of the only worker that serves it
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker
 	StrayEnd    Verb = "stray.end"    // Target: pid; Args["started"]: Stray.Started as RFC 3339 with nanoseconds
 	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub

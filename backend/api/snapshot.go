@@ -24,7 +24,7 @@ type Snapshot struct {
 
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 
-	Crashes []Crash  `json:"crashes,omitempty"` // the crash book, newest first; at most 40
+	Crashes []Crash  `json:"crashes,omitempty"` // the newest of the crash book, newest first; at most 40
 	Strays  []Stray  `json:"strays,omitempty"`  // at most 64
 	Advice  []Advice `json:"advice,omitempty"`  // none: nothing is wrong; at most 32
 	Rolls   []Roll   `json:"rolls,omitempty"`   // rolling restarts, the last of each model
@@ -144,7 +144,7 @@ type Worker struct {
 	Stalled   bool        `json:"stalled,omitempty"`     // no progress while requests are with it
 	Blocked   string      `json:"blocked,omitempty"`     // what its start waits for, e.g. another start on its GPU, or memory that a process holds
 	Fix       *Fix        `json:"fix,omitempty"`         // the remedy as an order
-	Fixed     []string    `json:"fixed,omitempty"`       // arguments that it runs with by order, beside or instead of the config's
+	Fixed     []string    `json:"fixed,omitempty"`       // what it runs with by order, beside or instead of the config's: "--flag=value", "without --flag", "env NAME=value"
 	Crashes   int         `json:"crashes,omitempty"`     // in the crash book
 	CanSleep  bool        `json:"can_sleep,omitempty"`   // the server has sleep mode and its routes
 	Level     int         `json:"sleep_level,omitempty"` // 1 or 2 while asleep

@@ -98,6 +98,9 @@ func (w *worker) admitted(l *life) {
 		w.opts.turns.give(l) // it was taken after the life had ended
 		return
 	}
+	if w.st.Blocked == "" {
+		return
+	}
 	w.st.Blocked = ""
 	l.began = time.Now()
 	l.phases = newTracker(api.PhaseImports, l.began)

@@ -44,7 +44,16 @@ func (w *worker) adopt(ctx context.Context) {
 		actx, cancel := context.WithTimeout(watch, adoptLimit)
 		inst, err := launcher.Adopt(actx, l.plan.at(l.plan.cfg.Port))
 		cancel()
-		ok := w.post(func(ctx context.Context) { w.adopting(ctx, l, inst, err) })
+		var dead *crash
+		if inst == nil && err == nil {
+			dead = w.autopsy(l.plan)
+		}
+		ok := w.post(func(ctx context.Context) {
+			if dead != nil {
+				w.foundDead(dead)
+			}
+			w.adopting(ctx, l, inst, err)
+		})
 		if !ok && inst != nil {
 			_ = inst.Close() // the engine is ending; the next one adopts the server
 		}

@@ -28,6 +28,9 @@ type verdict struct {
 	early  bool   // it had not been ready
 	adopt  bool   // it could not be taken over; the next try takes over again
 	final  bool   // it was to be stopped: never retried
+	phase  string // of the start that failed; "": it had been ready, or it does not matter
+
+	cure func(known) change // its remedy as a change of the command line; nil: there is none
 }
 
 // errorLimit is how many bytes of a cause or remedy are kept.
@@ -71,6 +74,10 @@ func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 				v.class = d.class
 				v.cause = clip(string(d.line.ExpandString(nil, d.cause, t, m)))
 				v.remedy = clip(string(d.line.ExpandString(nil, d.remedy, t, m)))
+				if d.cure != nil {
+					words := d.line.FindStringSubmatch(t)
+					v.cure = func(k known) change { return d.cure(words, k) }
+				}
 				return v
 			}
 		}

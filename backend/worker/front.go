@@ -43,6 +43,7 @@ func (p *Pool) Peek(name string) (w *api.Worker, inFlight int) {
 func (w *worker) status() api.Worker {
 	s := w.view.Load().Worker
 	s.InFlight = w.gate.count()
+	s.Crashes = w.opts.book.count(w.name)
 	return s
 }
 

@@ -22,7 +22,7 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.forgetReadings()
 	w.life, w.again = l, false
 	w.enter(api.Starting)
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend, w.st.LastStart = nil, nil
@@ -108,6 +108,7 @@ func (w *worker) launched(ctx context.Context, l *life, inst launch.Instance) {
 		w.terminate(ctx)
 		return
 	}
+	w.noteRunning(l)
 	if l.plan.kind != kindAttach {
 		left := l.plan.cfg.StartTimeout - time.Since(l.began)
 		w.deadline(max(left, 0), func(ctx context.Context) { w.overdue(ctx, l) })
@@ -235,7 +236,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	if w.drained {
 		w.enter(api.Draining)
 	}
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	if a.version != "" {
 		w.st.Version = a.version
 	}
@@ -260,6 +261,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			}
 		})
 	}
+	w.noteRunning(l)
 	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:

@@ -75,6 +75,7 @@ type Options struct {
 	HasGPU func() bool
 
 	turns *turns // of the pool's workers
+	book  *book  // the pool's
 }
 
 // Scraper reads one server's metrics. It is used from one goroutine at a time.

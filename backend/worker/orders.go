@@ -51,7 +51,7 @@ func (w *worker) orderStop(ctx context.Context) error {
 	case api.Stopping:
 		w.again = false
 		w.life.doom = nil
-		w.st.Error, w.st.Remedy = "", ""
+		w.st.Error, w.st.Remedy, w.st.Fix = "", "", nil
 	case api.Failed:
 		w.stopped(ctx)
 	default:
@@ -118,6 +118,7 @@ func (w *worker) replace(ctx context.Context, p plan) error {
 	changed := p.hash != w.plan.hash
 	returned := w.leaving
 	w.plan, w.leaving = p, false
+	w.dropStale()
 	if !changed && !returned {
 		w.describe()
 		return nil

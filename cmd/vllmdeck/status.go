@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -185,8 +186,19 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 			if w.Remedy != "" {
 				fmt.Fprintf(b, "  %s\n", safe(w.Remedy))
 			}
+			if f := w.Fix; f != nil {
+				fmt.Fprintf(b, "  vllmdeck worker fix %s: %s\n", safe(w.Name), safe(strings.Join(slices.Concat(f.Set, prefixed("without ", f.Unset), prefixed("env ", f.Env)), ", ")))
+			}
 		}
 	}
+}
+
+func prefixed(with string, words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = with + w
+	}
+	return out
 }
 
 const watchHeader = "TIME      READY  IN-FLIGHT  QUEUED  REQ/S  TOK/S  TTFT-P95  FAILED  NET"

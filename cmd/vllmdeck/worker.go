@@ -18,7 +18,7 @@ import (
 func workerCmd(g *globals) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "worker",
-		Short: "List, start, stop, restart and drain workers",
+		Short: "List, start, stop, restart, drain and mend workers",
 	})
 	cmd.AddCommand(
 		workerListCmd(g),
@@ -29,6 +29,11 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
 		workerStraysCmd(g),
 		workerEndStrayCmd(g),
+		workerCrashesCmd(g),
+		workerFixCmd(g),
+		workerUnfixCmd(g),
+		workerRollCmd(g),
+		workerUnrollCmd(g),
 	)
 	return cmd
 }
