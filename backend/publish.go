@@ -85,7 +85,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
 	crashes, more := trimCrashes(b.pool.Crashes())
-	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more-machineSize(s.GPUs, s.Strays))
 	return s
 }
 
