@@ -74,8 +74,6 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.pool.Drain(a.Target)
 	case api.WorkerResume:
 		return b.pool.Resume(a.Target)
-	case api.StrayEnd:
-		return b.machine.endStray(b.life, a, b.notice)
 	case api.WorkerFix:
 		return b.pool.Fix(a.Target, argLines(a, "set"), argLines(a, "unset"), argLines(a, "env"))
 	case api.WorkerUnfix:
@@ -89,6 +87,8 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 			return b.pool.Unroll(model)
 		}
 		return b.pool.Roll(model, a.Args["alone"] == "true")
+	case api.StrayEnd:
+		return b.machine.endStray(b.life, a, b.notice)
 	case api.PromptSend:
 		if _, ok := b.upstreams.Resolve(a.Target); !ok {
 			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
@@ -112,6 +112,8 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.reload(ctx)
 	case api.KeyCreate, api.KeySet, api.KeyRotate, api.KeyRevoke:
 		return b.orderKeys(ctx, a)
+	case api.CacheFetch, api.CacheCancel, api.CacheRemove:
+		return b.orderCache(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
 }

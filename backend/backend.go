@@ -25,6 +25,7 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/backend/ledger"
+	"github.com/vllmdeck/vllmdeck/backend/modelcache"
 	"github.com/vllmdeck/vllmdeck/backend/quality"
 	"github.com/vllmdeck/vllmdeck/backend/worker"
 	"github.com/vllmdeck/vllmdeck/config"
@@ -77,6 +78,7 @@ type Backend struct {
 	recent    recent
 	notices   noticeBoard
 	tester    *tester
+	cache     *modelcache.Cache
 
 	reloading sync.Mutex
 	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
@@ -135,6 +137,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.providers = &providers{ledger: l}
 	b.upstreams = newUpstreams(b.pool, b.providers)
 	b.gateway = b.newGateway(o.Config)
+	b.cache = modelcache.New(modelcache.Options{Env: CacheEnv, Log: b.log, Notice: b.notices.add}) // it logs for itself
 	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(ctx, o.Config); err != nil {
@@ -199,6 +202,7 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 		b.log.Error("what providers have cost is not known yet", "error", err) // it is asked again
 	}
 	b.upstreams.apply(c)
+	b.cache.Need(CacheNeeds(c))
 	b.pricing.Store(p)
 	b.config.Store(c)
 	b.gateway.Keys.Simulated(c.Simulated())
@@ -319,6 +323,9 @@ func (b *Backend) Run(ctx context.Context) error {
 	g.Go(func() error { return b.publish(gctx) })
 	g.Go(func() error { return b.keepTime(gctx) })
 	g.Go(func() error { return b.countMoney(gctx) })
+	if !b.opts.Demo {
+		g.Go(func() error { return b.cache.Run(gctx) })
+	}
 	front, closeFront := context.WithCancel(inner)
 	defer closeFront()
 	frontDone := make(chan struct{})

@@ -63,6 +63,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
+		Cache:     b.cacheState(),
 	}
 	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
@@ -118,7 +119,7 @@ func allSimulated(workers []api.Worker) bool {
 }
 
 // status is the state of the whole: ok if every model has all its workers ready, degraded if
-// every model can be served, down otherwise. A model that a provider takes over can be served; one
+// every model can be served, down otherwise. A worker that sleeps serves: a request wakes it. A model that a provider takes over can be served; one
 // that has no worker at all is whole while its provider takes requests.
 func status(models []api.Model) string {
 	worst := "ok"
@@ -126,7 +127,7 @@ func status(models []api.Model) string {
 		switch {
 		case !m.Servable():
 			return "down"
-		case m.Ready < m.Workers:
+		case m.Ready+m.Asleep < m.Workers: // one that sleeps is as it should be
 			worst = "degraded"
 		}
 	}

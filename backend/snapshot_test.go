@@ -135,8 +135,8 @@ func TestSnapshotSize(t *testing.T) {
 	if len(s.Keys) < 20 || len(s.Keys) > 100 {
 		t.Errorf("it has %d of 300 keys, want some", len(s.Keys))
 	}
-	if len(s.Requests) < 32 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
-		t.Errorf("it has %d requests, %d notices and %d windows, want at least 32 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
+	if len(s.Requests) < 16 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
+		t.Errorf("it has %d requests, %d notices and %d windows, want at least 16 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
 	}
 	if got := s.Requests[0].Error; len(got) < 490 || strings.Contains(got, "\ufffd") {
 		t.Errorf("the newest error is cut to %d bytes, or within a character: %q", len(got), got)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/modelcache"
 )
 
 // A snapshot has a size that it keeps to, also in an outage, when every request, worker and prompt
@@ -17,6 +18,7 @@ const (
 	promptsRoom  = 4 << 10
 	keysRoom     = 16 << 10 // as estimated by keySize
 	crashesRoom  = 11 << 10 // as estimated by crashSize
+	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize
 )
 
 // requestSize is about how many bytes of JSON a request takes, each attempt attemptSize more,
@@ -31,6 +33,9 @@ const keySize = 500
 
 // crashSize is about how many bytes of JSON a crash takes, without its cause and remedy.
 const crashSize = 330
+
+// cacheModelSize is about how many bytes of JSON a model of the cache takes, without its texts.
+const cacheModelSize = 190
 
 // fitter shortens texts to most bytes each while there is room for all, and then to least.
 type fitter struct{ room, most, least int }
@@ -115,4 +120,38 @@ func trimCrashes(crashes []api.Crash) ([]api.Crash, int) {
 		used += size
 	}
 	return crashes, used
+}
+
+// trimCache makes the model cache fit for a snapshot. Where there is no room for all, models that no worker needs go
+// first, the smallest of them first.
+func trimCache(c *api.Cache) {
+	f := fitter{4 << 10, 500, 100}
+	for i := range c.Downloads { // made for this snapshot
+		c.Downloads[i].Error = f.fit(c.Downloads[i].Error)
+		c.Downloads[i].File = shorten(c.Downloads[i].File, 100)
+	}
+	size := func(m *api.CacheModel) int {
+		n := cacheModelSize + len(m.Name) + len(m.Path)
+		for _, list := range [][]string{m.Workers, m.Missing} {
+			for _, s := range list {
+				n += len(s) + len(`"",`)
+			}
+		}
+		return n
+	}
+	total := func() (n int) {
+		for i := range c.Models {
+			n += size(&c.Models[i])
+		}
+		return n
+	}
+	if total() > cacheRoom {
+		c.Models = slices.Clone(c.Models) // they are the cache's
+		for i := range c.Models {
+			c.Models[i].Missing = c.Models[i].Missing[:min(len(c.Models[i].Missing), 1)]
+		}
+	}
+	for len(c.Models) > 0 && total() > cacheRoom {
+		c.Models = modelcache.Keep(c.Models, len(c.Models)*9/10)
+	}
 }

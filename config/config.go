@@ -80,6 +80,15 @@ type Worker struct {
 	StartTimeout time.Duration `yaml:"start_timeout"` // to ready; default 30m
 	GPUWait      time.Duration `yaml:"gpu_wait"`      // how long a start waits for GPU memory that others hold; 0s: not at all, and it is not looked; default 2m
 	StopTimeout  time.Duration `yaml:"stop_timeout"`  // drain, then SIGTERM, then the tree is killed; default 30s
+	Sleep        *Sleep        `yaml:"sleep"`         // none: the worker never sleeps
+}
+
+// Sleep lets a worker sleep: its weights leave the GPU, its process stays, a request for its model wakes it.
+type Sleep struct {
+	After time.Duration `yaml:"after"` // without a request it falls asleep; default 0: not by itself
+	Level int           `yaml:"level"` // 1 (default): the weights wait in host memory; 2: they are loaded anew
+	Stay  time.Duration `yaml:"stay"`  // least time awake before its GPU goes to another that is waited for; default 5s
+	Share string        `yaml:"share"` // workers with the same text take turns, beside those on the same GPU; default none
 }
 
 // VLLM is a server that we start.

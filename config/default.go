@@ -66,6 +66,8 @@ func (s *Sim) setDefaults() {
 	*s = Sim{Seed: 1, Start: time.Second, TTFT: 60 * time.Millisecond, ITL: 12 * time.Millisecond, MaxSeqs: 32, MaxLen: 8192}
 }
 
+func (s *Sleep) setDefaults() { *s = Sleep{Level: 1, Stay: 5 * time.Second} }
+
 func (r *Restart) setDefaults() {
 	*r = Restart{Policy: OnFailure, Base: time.Second, Max: time.Minute, Tries: 3, Window: 30 * time.Minute}
 }

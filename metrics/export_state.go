@@ -38,7 +38,7 @@ var (
 )
 
 // states are all states of a worker.
-var states = []api.State{api.Starting, api.Ready, api.Draining, api.Stopping, api.Stopped, api.Failed}
+var states = []api.State{api.Starting, api.Ready, api.Draining, api.Stopping, api.Stopped, api.Failed, api.Asleep}
 
 // providerStates are all states of a provider.
 var providerStates = []string{api.ProviderOK, api.ProviderOpen, api.ProviderCapped, api.ProviderUnaccountable}

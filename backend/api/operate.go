@@ -94,13 +94,14 @@ type Cache struct {
 
 // CacheModel is one model of the cache.
 type CacheModel struct {
-	Name     string    `json:"name"` // as on the hub, e.g. Qwen/Qwen3-8B
-	Size     int64     `json:"size_bytes"`
+	Name     string    `json:"name"`                    // as on the hub, e.g. Qwen/Qwen3-8B
+	Size     int64     `json:"size_bytes"`              // 0: a worker needs it, and it is not there
 	Revision string    `json:"revision,omitempty"`      // that main points to
 	Used     time.Time `json:"used,omitzero"`           // last read of one of its files, as far as the file system tells
 	Workers  []string  `json:"workers,omitempty"`       // of the config that need it
 	Missing  []string  `json:"missing,omitempty"`       // files that its index lists and that are not there; at most 8
 	Partial  int64     `json:"partial_bytes,omitempty"` // of downloads that were broken off
+	Path     string    `json:"path,omitempty"`          // hub folder of a worker's own, where it is not Cache.Path
 }
 
 // Download is one model on its way into the cache.
@@ -124,7 +125,7 @@ const (
 	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart. Args["alone"]="true": also of the only worker that serves it
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker
 	StrayEnd    Verb = "stray.end"    // Target: pid; Args["started"]: Stray.Started as RFC 3339 with nanoseconds
-	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub
+	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub; Args["revision"]: default that of the worker that needs it, else main
 	CacheCancel Verb = "cache.cancel" // Target: model whose download is to end; what is there stays
 	CacheRemove Verb = "cache.remove" // Target: model; refused while a worker of the config needs it
 )

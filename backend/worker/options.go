@@ -74,8 +74,8 @@ type Options struct {
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
 	HasGPU func() bool
 
-	turns *turns // of the pool's workers
 	book  *book  // the pool's
+	turns *turns // of the pool's workers
 }
 
 // Scraper reads one server's metrics. It is used from one goroutine at a time.

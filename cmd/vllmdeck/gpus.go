@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -72,7 +73,7 @@ func gpuText(s *api.Snapshot) string {
 			if p.Memory != nil {
 				memory = gibs(p.Memory) + " GiB"
 			}
-			fmt.Fprintf(holders, "%s\t%d\t%s\t%s\t%s\t%s\n", safe(s.GPUs[i].Index), p.PID, memory, orDash(safe(p.User)), whose(p), orDash(safe(p.Name)))
+			fmt.Fprintf(holders, "%s\t%d\t%s\t%s\t%s\t%s\n", safe(s.GPUs[i].Index), p.PID, memory, cmp.Or(safe(p.User), "-"), whose(p), cmp.Or(safe(p.Name), "-"))
 		}
 	}
 	if n > 0 {
@@ -124,11 +125,4 @@ func count64(n *int64) string {
 		return "-"
 	}
 	return strconv.FormatInt(*n, 10)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

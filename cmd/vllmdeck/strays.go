@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -115,7 +116,7 @@ func strayText(list []api.Stray, now time.Time) string {
 		if s.GPU > 0 {
 			held = gibs(&s.GPU) + " GiB"
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s GiB\t%s\n", s.PID, safe(s.Name), orDash(safe(s.Worker)), age(now.Sub(s.Started)), gibs(&s.RSS), held)
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s GiB\t%s\n", s.PID, safe(s.Name), cmp.Or(safe(s.Worker), "-"), age(now.Sub(s.Started)), gibs(&s.RSS), held)
 	}
 	_ = tw.Flush() // a Builder takes everything
 	return b.String()

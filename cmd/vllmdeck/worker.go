@@ -27,13 +27,13 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
 		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
-		workerStraysCmd(g),
-		workerEndStrayCmd(g),
 		workerCrashesCmd(g),
 		workerFixCmd(g),
 		workerUnfixCmd(g),
 		workerRollCmd(g),
 		workerUnrollCmd(g),
+		workerStraysCmd(g),
+		workerEndStrayCmd(g),
 	)
 	return cmd
 }
