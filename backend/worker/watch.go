@@ -13,7 +13,7 @@ func (w *worker) watchHealth(ctx context.Context, l *life) {
 	t := w.target(l)
 	tick := time.NewTicker(healthEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		doubted := false
 		select {
 		case <-ctx.Done():
@@ -25,6 +25,12 @@ func (w *worker) watchHealth(ctx context.Context, l *life) {
 		err := t.health(ctx)
 		if ctx.Err() != nil || !w.post(func(ctx context.Context) { w.checked(ctx, l, err, doubted) }) {
 			return
+		}
+		if n%sleepLook == 0 && err == nil && w.view.Load().CanSleep {
+			sleeping, known, err := t.sleeping(ctx)
+			if err == nil && known && !w.post(func(context.Context) { w.found(l, sleeping) }) {
+				return
+			}
 		}
 	}
 }
