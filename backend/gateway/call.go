@@ -254,8 +254,8 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.tap.again()
 	} else {
 		resume := c.resumes()
-		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
-		if resume {
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.who.capture || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume || c.who.capture {
 			c.tap.limit = maxResume
 		}
 		c.tokens.Store(0)

@@ -49,6 +49,9 @@ type Gateway struct {
 	Rated func(r *api.Request, prompt, answer string)
 	// Rates says whether the next answer would be rated: false saves reading its text. Nil: each is.
 	Rates func() bool
+	// Captured is given the prompt (JSON, as the client wrote it) and the answer's text of requests whose key is to have
+	// them kept, after Settle; more says that the answer was longer. It must not block. Nil: none are kept.
+	Captured func(r *api.Request, prompt, answer string, more bool)
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
 	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the

@@ -338,6 +338,9 @@ func (t *tap) think(s string) {
 	t.thought = append(t.thought, s...)
 }
 
+// all is the text that was kept, however long.
+func (t *tap) all() string { return gjson.Parse(`"` + string(t.text) + `"`).Str }
+
 // answer is the text that was kept for rating.
 func (t *tap) answer() string {
 	text := t.text

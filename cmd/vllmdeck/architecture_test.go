@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"backend/sim":                  {},
 	"backend/gateway":              {"backend/route"},
 	"backend/keys":                 {},
+	"backend/capture":              {},
 	"backend/modelcache":           {},
 	"backend/ledger":               {"backend/cost"},
 	"backend/provider":             {"backend/cost"},
