@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,7 +144,7 @@ func TestHead(t *testing.T) {
 func TestOfferNeverBlocks(t *testing.T) {
 	s := New(t.TempDir(), slog.New(slog.DiscardHandler))
 	for i := range waiting + 10 {
-		s.Offer(entry(fmt.Sprint(i), "ci", 0))
+		s.Offer(entry(strconv.Itoa(i), "ci", 0))
 	}
 	if n := s.lost.Load(); n != 10 {
 		t.Errorf("%d are lost, want the 10 for which there was no room", n)

@@ -61,7 +61,10 @@ type Store struct {
 	size atomic.Int64 // bytes of text
 
 	lost atomic.Int64
-	db   *sql.DB // of Run; opened when there is something to keep, or to prune
+
+	// Of Run.
+	db    *sql.DB // opened when there is something to keep, or to prune
+	fresh int64   // bytes since the last trim
 }
 
 // New makes a store in folder. It opens no file.
@@ -87,23 +90,25 @@ func (s *Store) Offer(e Entry) {
 // Run writes what is offered until ctx ends, and what was offered until then. It never fails: texts are kept as a
 // service to the operator, and no request waits for them.
 func (s *Store) Run(ctx context.Context) error {
+	disk := context.WithoutCancel(ctx)
 	defer func() {
 		if s.db != nil {
+			s.prune(disk)
 			_ = s.db.Close() // all is committed
 		}
 	}()
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	if _, err := os.Stat(s.path); err == nil {
-		s.prune() // what a key kept once ends in its time, also if no key keeps anything now
+		s.prune(disk) // what a key kept once ends in its time, also if no key keeps anything now
 	}
 	for {
 		select {
 		case e := <-s.in:
-			s.write(e)
+			s.write(disk, e)
 		case <-tick.C:
 			if s.db != nil {
-				s.prune()
+				s.prune(disk)
 			}
 			if n := s.lost.Swap(0); n > 0 {
 				s.log.Warn("captured texts lost: they come faster than the disk takes them", "requests", n)
@@ -112,7 +117,7 @@ func (s *Store) Run(ctx context.Context) error {
 			for {
 				select {
 				case e := <-s.in:
-					s.write(e)
+					s.write(disk, e)
 				default:
 					return nil
 				}
@@ -122,7 +127,7 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // write keeps an entry and those that wait behind it.
-func (s *Store) write(e Entry) {
+func (s *Store) write(ctx context.Context, e Entry) {
 	batch := []Entry{e}
 	for len(batch) < waiting {
 		select {
@@ -133,43 +138,47 @@ func (s *Store) write(e Entry) {
 		}
 		break
 	}
-	if err := s.insert(batch); err != nil {
+	if err := s.insert(ctx, batch); err != nil {
 		s.log.Error("captured texts not kept", "requests", len(batch), "error", err)
 	}
 }
 
-func (s *Store) open() (err error) {
+func (s *Store) open(ctx context.Context) (err error) {
 	if s.db == nil {
-		s.db, err = open(context.Background(), s.path)
+		s.db, err = open(ctx, s.path)
 	}
 	return err
 }
 
-func (s *Store) insert(batch []Entry) error {
-	if err := s.open(); err != nil {
+func (s *Store) insert(ctx context.Context, batch []Entry) error {
+	if err := s.open(ctx); err != nil {
 		return err
 	}
-	tx, err := s.db.Begin()
+	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // of one that was committed it does nothing
 	for _, e := range batch {
-		if _, err := tx.Exec("INSERT OR REPLACE INTO text (id, client_id, started, client_key, route, model, outcome, prompt, answer, cut) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		if _, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO text (id, client_id, started, client_key, route, model, outcome, prompt, answer, cut) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			e.ID, e.Client, e.Started.UnixNano(), e.Key, e.Route, e.Model, e.Outcome, e.Prompt, e.Answer, e.Cut); err != nil {
 			return err
 		}
+		s.fresh += int64(len(e.Prompt) + len(e.Answer))
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	return s.trim()
+	if s.fresh > s.size.Load()/16 { // what is too much stays a little so
+		return s.trim(ctx)
+	}
+	return nil
 }
 
-func (s *Store) prune() {
-	err := s.open()
+func (s *Store) prune(ctx context.Context) {
+	err := s.open(ctx)
 	if err == nil {
-		err = s.trim()
+		err = s.trim(ctx)
 	}
 	if err != nil {
 		s.log.Error("captured texts not pruned", "error", err)
@@ -177,14 +186,15 @@ func (s *Store) prune() {
 }
 
 // trim takes out what is too old, and the oldest of what is too much.
-func (s *Store) trim() error {
+func (s *Store) trim(ctx context.Context) error {
+	s.fresh = 0
 	if keep := time.Duration(s.keep.Load()); keep > 0 {
-		if _, err := s.db.Exec("DELETE FROM text WHERE started < ?", time.Now().Add(-keep).UnixNano()); err != nil {
+		if _, err := s.db.ExecContext(ctx, "DELETE FROM text WHERE started < ?", time.Now().Add(-keep).UnixNano()); err != nil {
 			return err
 		}
 	}
 	if size := s.size.Load(); size > 0 {
-		_, err := s.db.Exec(`DELETE FROM text WHERE id IN (
+		_, err := s.db.ExecContext(ctx, `DELETE FROM text WHERE id IN (
 			SELECT id FROM (SELECT id, SUM(bytes) OVER (ORDER BY started DESC, id) AS up FROM (SELECT id, started, bytes FROM text)) WHERE up > ?)`, size)
 		return err
 	}
