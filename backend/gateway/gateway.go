@@ -57,6 +57,8 @@ type Gateway struct {
 	// Repeated is told of each prompt that a worker is sent where there are several: how much of its beginning that one was
 	// sent before, 0..1. It must not block. Nil: nobody is.
 	Repeated func(worker string, share float64)
+	// Wanted is told of a model whose requests wait for a worker: one that sleeps can be woken. It must not block.
+	Wanted func(model string)
 	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -163,6 +165,29 @@ func (g *Gateway) queue(model string) *queue {
 		g.queues[model] = q
 	}
 	return q
+}
+
+// missedFor is for how long a request that found no place in line, nor a worker, counts as waiting: it may come again.
+const missedFor = 5 * time.Second
+
+// Waiting says whether requests wait for a worker of a model.
+func (g *Gateway) Waiting(model string) bool {
+	g.mu.Lock()
+	q := g.queues[model]
+	g.mu.Unlock()
+	if q == nil {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n > 0 || !q.missed.IsZero() && time.Since(q.missed) < missedFor
+}
+
+// wanted tells that requests wait for a worker of a model.
+func (g *Gateway) wanted(model string) {
+	if g.Wanted != nil {
+		g.Wanted(model)
+	}
 }
 
 func (g *Gateway) agent() string {

@@ -96,6 +96,7 @@ func (w *worker) release() {
 	w.life = nil
 	w.opts.turns.give(l)
 	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
+	w.st.CanSleep, w.st.Level = false, 0
 	w.forgetReadings()
 }
 

@@ -27,6 +27,8 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend, w.st.LastStart = nil, nil
+	w.st.CanSleep, w.st.Level, w.st.Awake = false, 0, time.Time{}
+	w.nap, w.sleepless = nil, time.Time{}
 	if h := readHistory(w.plan.spec.Folder); h != nil {
 		w.st.LastStart = h.Phases
 	}
@@ -34,8 +36,19 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	return l, watch
 }
 
-// start launches the server.
+// start launches the server, in its turn.
 func (w *worker) start(ctx context.Context) {
+	if w.ungated {
+		w.seat()
+	} else if !w.turn(w.opts.Waiting(w.plan.cfg.Model)) {
+		why := w.st.Blocked
+		if w.st.State != api.Starting {
+			w.enter(api.Starting)
+		}
+		w.st.Blocked, w.queued = why, true
+		return
+	}
+	w.queued = false
 	phase := api.PhaseImports
 	if w.plan.kind == kindAttach {
 		phase = api.PhaseServer
@@ -186,7 +199,12 @@ func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	default:
 		return a, fmt.Errorf("%s serves %q, not %q: another server answers there", l.spec.URL, a.models[0], l.served)
 	}
-	if l.plan.kind == kindAttach || l.adopted {
+	if l.plan.canSleep(l.spec.Argv) {
+		if a.sleeping, a.canSleep, err = t.sleeping(ctx); err != nil {
+			return a, err
+		}
+	}
+	if l.plan.kind == kindAttach || l.adopted || a.sleeping {
 		return a, nil
 	}
 	return a, t.canary(ctx, l.served, canaryLimit)
@@ -236,8 +254,15 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	w.st.Phases = l.phases.list(now)
 	w.st.LastStart = w.st.Phases
 	w.enter(api.Ready)
-	if w.drained {
+	w.st.CanSleep = a.canSleep
+	switch {
+	case a.sleeping:
+		w.foundAsleep(l)
+	case w.drained:
 		w.enter(api.Draining)
+	}
+	if !a.sleeping {
+		w.seat() // also one that was taken over, whoever has its GPU besides
 	}
 	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	if a.version != "" {

@@ -160,11 +160,13 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 			state = "stalled"
 		case w.Blocked != "":
 			state += ": waits"
-		case w.State == api.Starting && w.Phase != "":
+		case w.Phase != "" && w.State != api.Stopping:
 			state += ": " + w.Phase
 			if w.Progress != nil {
 				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
 			}
+		case w.Level != 0:
+			state += fmt.Sprintf(" (level %d)", w.Level)
 		}
 		if w.Simulated {
 			state += " (SIMULATED)"
