@@ -12,7 +12,7 @@ import (
 // test has an error to tell. Foreign texts are whole until a part's room for them is used up, and
 // from there on in short. The ledger and the logs have them all.
 const (
-	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys, crashes, advice and fixes
+	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys, crashes, cards, strays, advice and fixes
 	errorsRoom   = 16 << 10 // of the errors in them
 	noticesRoom  = 16 << 10
 	promptsRoom  = 4 << 10
