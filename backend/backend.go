@@ -131,8 +131,8 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Listens: launch.Listens, Redact: launch.Redact,
-		GPUs: func() ([]api.GPU, bool) { return b.machine.cards(), b.gpus.Settled() },
-		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
+		GPUs:    func() ([]api.GPU, bool) { return b.machine.cards(), b.gpus.Settled() },
+		Hung:    func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
 		Waiting: func(model string) bool { return b.gateway.Waiting(model) },
 	})
 	b.providers = &providers{ledger: l}
