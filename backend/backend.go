@@ -73,12 +73,14 @@ type Backend struct {
 	machine   *machine
 	host      *metrics.HostReader
 	scrapes   *http.Client
-	answers   *quality.Distribution
-	ratings   *quality.Queue
-	recent    recent
-	notices   noticeBoard
-	tester    *tester
-	cache     *modelcache.Cache
+
+	metricNames metricNames
+	answers     *quality.Distribution
+	ratings     *quality.Queue
+	recent      recent
+	notices     noticeBoard
+	tester      *tester
+	cache       *modelcache.Cache
 
 	reloading sync.Mutex
 	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
@@ -115,6 +117,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	b.gpus.Xid = func(card string, x api.Xid, serious bool) { b.notice(toldXid(card, x, serious)) }
 	b.host = &metrics.HostReader{}
 	b.scrapes = newScrapeClient()
+	b.metricNames.notice = b.notice
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
@@ -163,6 +166,7 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
 		Estimate: b.estimate,
+		Repeated: b.pool.Repeat,
 		Wanted:   b.pool.Wanted,
 	}
 }

@@ -210,6 +210,10 @@ func (c *call) unplaced(err error) error {
 	return c.lost(c.sequel.cause, r)
 }
 
+// leastTime is how much of a call's time must be left for another try to make sense. Where its model takes longer to the
+// first token on the mean, that is.
+const leastTime = time.Second
+
 // again decides whether another upstream is tried after f.
 func (c *call) again(f *fault) bool {
 	if f.final || c.r.Context().Err() != nil {
@@ -223,6 +227,9 @@ func (c *call) again(f *fault) bool {
 		if c.died++; c.died >= 2 {
 			return false
 		}
+	}
+	if left := c.until.Sub(time.Now()); left < max(leastTime, c.turns.pace.prefill()) {
+		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
 		c.moved = true

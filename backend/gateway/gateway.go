@@ -54,6 +54,9 @@ type Gateway struct {
 	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the
 	// greatest length of its answer; false: that is not known. It must not block. Nil: it never is.
 	Estimate func(model string, prompt, completion int64) (api.Nanos, bool)
+	// Repeated is told of each prompt that a worker is sent where there are several: how much of its beginning that one was
+	// sent before, 0..1. It must not block. Nil: nobody is.
+	Repeated func(worker string, share float64)
 	// Wanted is told of a model whose requests wait for a worker: one that sleeps can be woken. It must not block.
 	Wanted func(model string)
 	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.

@@ -211,6 +211,9 @@ func (c *call) pick(overflow bool) (Lease, route.Reason) {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
 			if c.known && !c.paid {
+				if c.g.Repeated != nil {
+					c.g.Repeated(c.at, c.cands[i].Prefix)
+				}
 				c.g.prefixes.Add(&c.chain, c.at)
 			}
 			return l, why

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -148,9 +149,19 @@ func (w *worker) target(l *life) target {
 // It asks every pace, and after ten seconds every second at most.
 func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 	t, began := w.target(l), time.Now()
+	var strange time.Time // since when somebody else has its port
 	for {
 		a, err := w.ask(ctx, t, l)
 		if ctx.Err() != nil {
+			return
+		}
+		if s, ok := errors.AsType[*strangerError](err); !ok {
+			strange = time.Time{}
+		} else if strange.IsZero() {
+			strange = time.Now()
+		} else if time.Since(strange) >= strangerLimit {
+			twin := w.twin(ctx, t, l)
+			w.post(func(ctx context.Context) { w.displaced(ctx, l, s, twin) })
 			return
 		}
 		if !w.post(func(ctx context.Context) { w.answered(ctx, l, a, err) }) || err == nil {
@@ -170,7 +181,7 @@ func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 
 func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	if err := w.stranger(l); err != nil { // it would get our key, and then the prompts
-		return answer{}, err
+		return answer{}, &strangerError{err}
 	}
 	if err := t.health(ctx); err != nil {
 		return answer{}, err
@@ -199,18 +210,6 @@ func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	return a, t.canary(ctx, l.served, canaryLimit)
 }
 
-// stranger says who answers in place of l's server.
-func (w *worker) stranger(l *life) error {
-	if w.opts.Listens == nil || l.plan.kind == kindAttach {
-		return nil
-	}
-	var pids []int
-	for _, p := range l.inst.Tree() {
-		pids = append(pids, p.PID)
-	}
-	return w.opts.Listens(l.spec.Port, pids)
-}
-
 // answered takes the outcome of one question to a server that is not ready.
 func (w *worker) answered(ctx context.Context, l *life, a answer, err error) {
 	if w.life != l || w.st.State != api.Starting && w.st.State != api.Failed {
@@ -221,6 +220,10 @@ func (w *worker) answered(ctx context.Context, l *life, a answer, err error) {
 		return
 	}
 	l.problem = plain(err)
+	if errors.Is(err, syscall.ECONNREFUSED) && w.st.State == api.Starting && l.phases.up && l.plan.kind != kindAttach {
+		w.unseen(ctx, l)
+		return
+	}
 	if l.plan.kind == kindAttach && w.st.State == api.Starting && time.Since(l.began) >= attachLimit {
 		w.away(ctx, l)
 	}

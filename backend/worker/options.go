@@ -99,6 +99,21 @@ type Reading struct {
 	KVTokens int64    // capacity
 	MaxSeqs  int      // requests it runs at once
 	Steps    float64  // engine steps and tokens so far: any change is progress
+
+	Accept        *float64 // share of drafted tokens that the model took, over the last minute, 0..1
+	NoPrefixCache bool     // its prefix cache is off
+	Totals        Totals
+}
+
+// Totals are counts since the scraper was made; they never fall. What is not known is nil.
+type Totals struct {
+	Preemptions *float64
+	Finished    *float64 // requests
+	Length      *float64 // of Finished, those that ended at a limit of their length
+	Drafted     *float64 // tokens
+	Accepted    *float64 // of Drafted
+	Generated   *float64 // tokens
+	Longest     *float64 // tokens that no request went over, prompt and answer together; at most a bucket too much
 }
 
 func (o *Options) fill() {

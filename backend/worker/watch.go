@@ -58,7 +58,9 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 		}
 		return
 	case tooSlow(err):
-		h.slow++
+		if h.slow++; h.slow == 1 {
+			h.beats = w.beat.Load()
+		}
 	default:
 		h.failed++
 	}
@@ -67,6 +69,9 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 		l.problem = plain(err)
 		if l.plan.kind == kindAttach {
 			w.away(ctx, l)
+			if h.slow >= slowMost && w.beat.Load() == h.beats {
+				w.opts.Hung(w.name) // connections to a dead process break; those to a stopped one wait for ever
+			}
 			return
 		}
 		w.stall(fmt.Sprintf("%s does not answer /health (%s): requests go elsewhere", w.name, l.problem))

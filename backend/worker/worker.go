@@ -24,6 +24,7 @@ type worker struct {
 	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
 	beat  atomic.Int64 // signs of life that those who use it have seen
+	seen  repeats
 
 	mail  chan func(context.Context) // run by the loop, one at a time
 	doubt chan struct{}              // somebody doubts that it serves
@@ -48,6 +49,7 @@ type worker struct {
 	used      time.Time       // when requests were last seen with it
 	sleepless time.Time       // it is not put to sleep before
 	disk      <-chan struct{} // closed when what was to be written is written
+	advisor   advisor
 	trouble   troubles
 	timer     *time.Timer // the one deadline of the present state
 	onTimer   func(context.Context)
@@ -58,6 +60,8 @@ type view struct {
 	api.Worker
 	target Target
 	ports  []int // that it has or will have
+	advice []api.Advice
+	load   load
 }
 
 // life is one incarnation of a worker's server, from its launch to its end.
@@ -80,10 +84,14 @@ type life struct {
 	kick    chan struct{} // asks for a probe now
 	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
+	upAt    time.Time     // when its log said that it serves, while nobody answered
 
 	served  string
 	scraper Scraper
-	health  struct{ failed, slow int }
+	health  struct { // failures of /health in a row
+		failed, slow int
+		beats        int64 // signs of life by the first that came too late
+	}
 	still   stillness
 	cpu     map[int]float64 // CPU seconds by pid
 	cpuAt   time.Time
@@ -220,7 +228,7 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
+	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}, advice: w.advisor.advice, load: w.advisor.load}
 	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
 	if s.Awake.After(s.Started) {
 		v.target.Started = s.Awake

@@ -193,6 +193,16 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 			}
 		}
 	}
+	for _, a := range s.Advice {
+		who := a.Worker
+		if who == "" {
+			who = a.Model
+		}
+		fmt.Fprintf(b, "\n%s could do better: %s\n  %s\n", safe(who), safe(a.Text), safe(a.Remedy))
+		if f := a.Fix; f != nil {
+			fmt.Fprintf(b, "  vllmdeck worker fix %s %s\n", safe(who), safe(strings.Join(slices.Concat(prefixed("--set ", f.Set), prefixed("--unset ", f.Unset), prefixed("--env ", f.Env)), " ")))
+		}
+	}
 }
 
 func prefixed(with string, words []string) []string {
