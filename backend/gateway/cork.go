@@ -131,5 +131,6 @@ func (l corkListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	boundUnsent(c)
 	return &corked{Conn: c}, nil
 }

@@ -15,4 +15,5 @@ var experiments = []experiment{
 	{"R5", "workers that hang before the first token, mid-stream, and behind a /health that answers", r05},
 	{"R6", "answers broken in six ways on four routes, with one worker and with two", r06},
 	{"R7", "1,000 clients hang up at random moments, on four routes", r07},
+	{"R8", "1,000 clients that do not read beside ten that do", r08},
 }
