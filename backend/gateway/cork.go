@@ -58,13 +58,18 @@ func (c *corked) Write(p []byte) (int, error) {
 	if c.held == nil {
 		return c.Conn.Write(p)
 	}
-	c.held.b = append(c.held.b, p...)
-	if len(c.held.b) >= maxPooled {
-		_, err := c.Conn.Write(c.held.b)
-		c.held.b = c.held.b[:0]
-		if err != nil {
-			return 0, err
-		}
+	if len(c.held.b)+len(p) <= cap(c.held.b) {
+		c.held.b = append(c.held.b, p...)
+		return len(p), nil
+	}
+	if len(c.held.b) == 0 {
+		return c.Conn.Write(p)
+	}
+	// The buffer does not grow: what does not fit goes out, in one system call with what was held back.
+	_, err := (&net.Buffers{c.held.b, p}).WriteTo(c.Conn)
+	c.held.b = c.held.b[:0]
+	if err != nil {
+		return 0, err
 	}
 	return len(p), nil
 }

@@ -87,6 +87,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 				return nil, err
 			}
 			c.passed = true
+			c.hold()
 			b = b[:copy(b, b[ready:])]
 			ready = 0
 			if c.tap.seen > seen || len(b) > 0 && b[0] != ':' { // a comment is no progress

@@ -7,7 +7,7 @@ import (
 )
 
 // unsent is how much the kernel takes of an answer that it cannot send yet.
-const unsent = 32 << 10
+const unsent = 16 << 10
 
 // boundUnsent bounds what the kernel holds for a client that does not read: on loopback it would be up to 4 MB, and as
 // long it would take to see that nobody reads. What is on its way is not bounded, so that a client that reads is none the
