@@ -24,9 +24,13 @@ func (c *corked) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
-		c.held = getBuf()
+		c.held = heldBufs.Get().(*buf)
+		c.held.b = c.held.b[:0]
 	}
 }
+
+// heldBufs hold what net/http writes of an answer: its head, and a piece of the size that it would write by itself.
+var heldBufs = sync.Pool{New: func() any { return &buf{b: make([]byte, 0, onePiece+4<<10)} }}
 
 // release writes what was held back.
 func (c *corked) release() error {
@@ -42,7 +46,7 @@ func (c *corked) releaseLocked() (err error) {
 	if len(c.held.b) > 0 {
 		_, err = c.Conn.Write(c.held.b)
 	}
-	c.held.put()
+	heldBufs.Put(c.held)
 	c.held = nil
 	if c.ends {
 		c.ends = false

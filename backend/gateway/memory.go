@@ -53,7 +53,7 @@ func (c *call) weigh() {
 // streams to clients that do not read, may keep together is bounded.
 const (
 	longText = maxText   // bytes of text from which on an answer counts here
-	buffers  = 48 << 10  // bytes that a stream has for itself besides
+	buffers  = 72 << 10  // bytes that a stream has for itself besides: two buffers of ours, four of the connections', stacks
 	maxTexts = 128 << 20 // bytes of long texts of all answers together
 )
 

@@ -83,11 +83,11 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			if !c.out.sent {
 				c.begin(rep, now)
 			}
+			c.hold() // before a client may keep us waiting
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
 			c.passed = true
-			c.hold()
 			b = b[:copy(b, b[ready:])]
 			ready = 0
 			if c.tap.seen > seen || len(b) > 0 && b[0] != ':' { // a comment is no progress

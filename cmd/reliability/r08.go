@@ -201,8 +201,7 @@ func mute(ctx context.Context, url string) (net.Conn, error) {
 	return conn, err
 }
 
-// flood answers in a worker's place: half a megabyte at once, which no socket of a client that does not read holds, then 2 kB each
-// 50 ms, for ever.
+// flood answers in a worker's place: 128 kB at once, then 2 kB each 50 ms, for ever.
 type flood struct {
 	mu     sync.Mutex
 	open   int
@@ -244,7 +243,7 @@ func (f *flood) instead(next http.Handler) http.Handler {
 			if _, err := w.Write(event); err != nil || http.NewResponseController(w).Flush() != nil {
 				return
 			}
-			if n >= 256 && pause(r.Context(), 50*time.Millisecond) != nil {
+			if n >= 64 && pause(r.Context(), 50*time.Millisecond) != nil {
 				return
 			}
 		}
