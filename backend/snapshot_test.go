@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
+	"github.com/vllmdeck/vllmdeck/backend/worker"
 )
 
 // TestSnapshotSize fills every part of an engine with 16 workers in the middle of an outage: each
@@ -45,6 +49,24 @@ func TestSnapshotSize(t *testing.T) {
 			ID: strconv.Itoa(i), Model: "some/quite-long-model-name-70b-instruct", Worker: "worker-number-11", Prompt: strings.Repeat("ü", 200), State: "failed",
 			Error: long, Started: now,
 		}})
+	}
+	book := filepath.Join(e.config.Load().State, "crashes")
+	if err := os.MkdirAll(book, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		text, err := json.Marshal(api.Crash{Worker: "worker-number-11", Model: "some/quite-long-model-name-70b-instruct", Time: now, Up: 123456789, Exit: "signal: killed",
+			Phase: api.PhaseWeights, Cause: long[:600], Remedy: long[:600], Version: "0.32.0", Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40))})
+		if err == nil {
+			err = os.WriteFile(filepath.Join(book, fmt.Sprintf("20261124-2145%02d.345678-worker-number-11.json", i)), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.pool = worker.NewPool(worker.Options{State: e.config.Load().State, Launchers: map[string]launch.Launcher{"attach": launch.Attach{}}})
+	if err := e.pool.Apply(e.config.Load()); err != nil {
+		t.Fatal(err)
 	}
 	var keys []gateway.Key
 	for i := range 300 {
@@ -85,6 +107,9 @@ func TestSnapshotSize(t *testing.T) {
 	}
 	if len(text) >= limit {
 		t.Errorf("the snapshot has %d bytes, want less than %d:%s", len(text), limit, sizes(t, text))
+	}
+	if len(s.Crashes) < 16 || len(s.Workers) != 16 {
+		t.Errorf("it has %d of 40 crashes and %d workers, want at least 16 and 16", len(s.Crashes), len(s.Workers))
 	}
 	if len(s.Keys) < 20 || len(s.Keys) > 100 {
 		t.Errorf("it has %d of 300 keys, want some", len(s.Keys))

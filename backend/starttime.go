@@ -15,6 +15,9 @@ func comesWithin(w *api.Worker, d time.Duration, now time.Time) bool {
 	for _, p := range w.LastStart {
 		took += time.Duration(p.Seconds * float64(time.Second))
 	}
+	if w.Blocked != "" {
+		return false // nobody knows for how long
+	}
 	switch w.State {
 	case api.Starting:
 		left := took - now.Sub(w.Since)

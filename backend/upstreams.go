@@ -167,12 +167,9 @@ func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
 func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
 	now := time.Now()
 	n := u.names.Load()
-	paid := false // a provider would take the request now
 	for _, a := range n.paid[model] {
 		i := slices.IndexFunc(n.models, func(m config.Model) bool { return m.Name == model })
-		c := u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now)
-		paid = paid || c.Ready && !c.Open
-		dst = append(dst, c)
+		dst = append(dst, u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now))
 	}
 	for _, name := range n.workers[model] {
 		w, inFlight := u.pool.Peek(name)
@@ -185,8 +182,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
-			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
+			Coming: coming(w), Late: !comesWithin(w, n.wait, now), State: stateWord(w, busy),
 		})
 	}
 	return dst

@@ -66,12 +66,19 @@ type Console struct {
 	fetched uint64        // snapshots so far
 	err     error         // why the last fetch brought nothing
 	paused  bool
+	movedAt time.Time // when something last happened, by the engine's clock
+	resting bool      // nothing has for a while: see adopt
 
 	workers, requests, notices, prompts list
+	crashes, advices, strays            list
+	keyRows, models, cached             list
 	filters                             map[paneID]filter
 	orders                              map[paneID]order
 	logs                                logView
-	tab                                 int // of the worker's detail
+	tab                                 int    // of the worker's detail
+	crash                               string // whose last lines are read; "" for none
+	everyCrash                          bool   // the crash book of all workers, not only of the selected one
+	costKeys                            bool   // the costs of client keys
 	prompt                              promptView
 	dialog                              *dialog
 	input                               *input
@@ -278,17 +285,21 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.done(msg)
 	case tea.KeyPressMsg:
 		c.touch()
+		c.refresh()
 		return c, c.key(msg)
 	case tea.PasteMsg:
 		c.touch()
+		c.refresh()
 		c.paste(string(Sanitize(msg.Content)))
 		return c, nil
 	case tea.MouseClickMsg:
 		c.touch()
+		c.refresh()
 		c.click(msg.X, msg.Y)
 		return c, c.follow()
 	case tea.MouseWheelMsg:
 		c.touch()
+		c.refresh()
 		c.wheel(msg)
 		return c, c.follow()
 	case tea.ResumeMsg:
@@ -315,11 +326,11 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		}
 		return next
 	}
+	before := c.live
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
 	c.fetched++
 	if !c.paused {
-		c.snap = c.live
-		c.sync()
+		c.adopt(before)
 	}
 	return tea.Batch(next, c.follow())
 }
@@ -338,6 +349,13 @@ func (c *Console) sync() {
 	c.notices.sync(len(c.noticeRows()), nil)
 	prompts := c.snap.Prompts
 	c.prompts.sync(len(prompts), func(i int) string { return prompts[i].ID })
+	crashes, advices, strays, keys, cache := c.crashRows(), c.adviceRows(), c.snap.Strays, c.keysByUse(), c.cacheRows()
+	c.crashes.sync(len(crashes), func(i int) string { return crashes[i].ID })
+	c.advices.sync(len(advices), func(i int) string { return advices[i].Rule + advices[i].Worker })
+	c.strays.sync(len(strays), func(i int) string { return string(whole(strays[i].PID)) })
+	c.keyRows.sync(len(keys), func(i int) string { return keys[i].ID + " " + keys[i].Name })
+	c.models.sync(len(c.snap.Models), func(i int) string { return c.snap.Models[i].Name })
+	c.cached.sync(len(cache), func(i int) string { return cache[i].name() })
 }
 
 // firstWindow is 5 minutes, or 1 minute in a demo, which has no past.
@@ -371,7 +389,7 @@ func (c *Console) done(msg doneMsg) tea.Cmd {
 		if msg.action.Verb == api.PromptSend {
 			c.prompt.err = clean(msg.err.Error())
 		}
-		c.say(stBad, c.g.bad+" "+name+": "+clean(msg.err.Error()))
+		c.refused(name, clean(msg.err.Error()))
 		return nil
 	}
 	switch msg.action.Verb {
@@ -385,6 +403,15 @@ func (c *Console) done(msg doneMsg) tea.Cmd {
 		c.say(stOK, c.g.ok+" "+name+": accepted")
 	}
 	return nil
+}
+
+// refused says why an order was not taken: in the last line if there is room for all of it.
+func (c *Console) refused(name, why Text) {
+	if t := c.g.bad + " " + name + ": " + why; t.width() < c.w-1 || c.dialog != nil {
+		c.say(stBad, t)
+		return
+	}
+	c.ask(&dialog{title: "Not done: " + name, lines: []part{{stBad, why}}})
 }
 
 // say shows a line in place of the hints for a few seconds.

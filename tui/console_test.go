@@ -70,7 +70,7 @@ func settle(c *Console, cmd tea.Cmd) {
 func keyOf(k string) tea.KeyPressMsg {
 	named := map[string]tea.KeyPressMsg{
 		"enter": {Code: tea.KeyEnter}, "esc": {Code: tea.KeyEscape}, "tab": {Code: tea.KeyTab}, "shift+tab": {Code: tea.KeyTab, Mod: tea.ModShift}, "up": {Code: tea.KeyUp}, "down": {Code: tea.KeyDown},
-		"left": {Code: tea.KeyLeft}, "right": {Code: tea.KeyRight}, "backspace": {Code: tea.KeyBackspace}, "ctrl+c": {Code: 'c', Mod: tea.ModCtrl}, "ctrl+x": {Code: 'x', Mod: tea.ModCtrl}, "alt+enter": {Code: tea.KeyEnter, Mod: tea.ModAlt},
+		"left": {Code: tea.KeyLeft}, "right": {Code: tea.KeyRight}, "backspace": {Code: tea.KeyBackspace}, "ctrl+c": {Code: 'c', Mod: tea.ModCtrl}, "ctrl+x": {Code: 'x', Mod: tea.ModCtrl}, "delete": {Code: tea.KeyDelete}, "alt+enter": {Code: tea.KeyEnter, Mod: tea.ModAlt},
 	}
 	if m, ok := named[k]; ok {
 		return m
@@ -101,7 +101,7 @@ func TestViews(t *testing.T) {
 			t.Run(fmt.Sprintf("%s_%dx%d", v.name, size[0], size[1]), func(t *testing.T) {
 				c := at(size[0], size[1], fixture("real", fixedNow), Options{})
 				settle(c, c.follow())
-				press(c, string(whole(int(v.id))))
+				press(c, string(v.id.key()))
 				golden.RequireEqual(t, ansi.Strip(frame(t, c)))
 			})
 		}
@@ -189,7 +189,7 @@ func TestStates(t *testing.T) {
 func TestASCIIModeIsASCII(t *testing.T) {
 	for _, v := range views {
 		c := at(120, 40, fixture("real", fixedNow), Options{ASCII: true})
-		press(c, string(whole(int(v.id))))
+		press(c, string(v.id.key()))
 		for _, r := range ansi.Strip(frame(t, c)) {
 			if r >= 0x80 {
 				t.Errorf("view %s shows %q in ASCII mode", v.name, r)
@@ -614,7 +614,7 @@ func TestOnlyOurOwnEscapesReachTheTerminal(t *testing.T) {
 	for range 40 {
 		c := at(160, 50, wild(r), Options{})
 		for _, v := range views {
-			press(c, "esc", string(whole(int(v.id))))
+			press(c, "esc", string(v.id.key()))
 			if rest := stripSGR(frame(t, c)); strings.ContainsRune(rest, 0x1b) {
 				t.Fatalf("an escape that is not a colour: %q", rest[strings.IndexByte(rest, 0x1b):][:20])
 			}

@@ -49,7 +49,7 @@ func (f *fake) Snapshot(ctx context.Context) (*api.Snapshot, error) {
 }
 
 func (f *fake) Log(_ context.Context, name string, after uint64) ([]api.Line, error) {
-	if name != "engine" && name != "w0" {
+	if name != "engine" && name != "w0" && name != "crashes" {
 		return nil, fmt.Errorf("%w: no log %q", api.ErrUnknown, name)
 	}
 	var out []api.Line
@@ -75,7 +75,7 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 	defer f.mu.Unlock()
 	f.did = append(f.did, a)
 	switch {
-	case a.Verb == api.PromptSend && a.Target != "toy":
+	case (a.Verb == api.PromptSend || strings.HasPrefix(string(a.Verb), "model.")) && a.Target != "toy":
 		return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
 	case a.Verb == api.PromptSend && (a.ID == "" || strings.Trim(a.ID, "abcdefghijklmnopqrstuvwxyz0123456789-") != ""):
 		return fmt.Errorf("%w: prompt id %q", api.ErrRefused, a.ID)
@@ -85,6 +85,8 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 		return fmt.Errorf("%w: no %q", api.ErrUnknown, a.Target)
 	case a.Verb == api.WorkerResume && f.state != api.Draining:
 		return fmt.Errorf("%w: w0 is %s", api.ErrRefused, f.state)
+	case a.Verb == api.WorkerFix, a.Verb == api.WorkerUnfix, a.Verb == api.ModelUnroll:
+		return fmt.Errorf("%w: nothing to do", api.ErrRefused)
 	case a.Verb == api.WorkerDrain:
 		f.state = api.Draining
 	case !strings.Contains(string(a.Verb), ".") || a.Verb == "no.such":

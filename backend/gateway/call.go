@@ -51,6 +51,9 @@ type call struct {
 	died  int           // workers that died with this request
 	busy  bool          // a worker that was to serve it had too much to do
 
+	failover string // when a provider may serve its key; "": as the model says
+	barred   bool   // a provider has the model, and the key may not use it
+
 	who   caller
 	stake stake // of its key's limits
 
@@ -58,6 +61,7 @@ type call struct {
 	line  cutter    // guarded by mu, as taken is
 	taken bool      // Evict has ended the present leg
 
+	pulse  *pulse  // keeps the client's connection alive; nil: nobody does
 	sequel *sequel // the answer has lost a worker in its middle, and goes on
 	passed bool    // the client has something of the present leg
 
@@ -112,7 +116,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 		}
 	}
 	c.row = &api.Request{
-		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
+		ID: newID(now), Client: clientID(r.Header), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
 	}
 	if c.id = requestID(r.Header); c.id == "" {
@@ -146,8 +150,11 @@ func (c *call) run() error {
 	}
 	ctx := c.r.Context()
 	c.until = c.total()
+	c.keepAlive()
 	for {
+		c.pulse.rest()
 		l, err := c.place(ctx)
+		c.pulse.wake()
 		if err != nil {
 			return c.unplaced(err)
 		}
@@ -179,10 +186,7 @@ func (c *call) resolve() error {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
-		if c.who.quota != nil {
-			return noModel(c.req.model)
-		}
-		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
+		return c.who.noModel(c.req.model)
 	}
 	c.note(func(r *api.Request) { r.Model, r.Stream = model, c.req.stream })
 	cost := c.r.Header["X-Vllmdeck-Cost"]
@@ -335,14 +339,19 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		wait = c.patience(now, c.g.ttftTimeout())
 	}
 	if c.sequel != nil {
-		if f := c.prepare(ctx); f != nil {
+		c.pulse.rest()
+		f := c.prepare(ctx)
+		c.pulse.wake()
+		if f != nil {
 			return f, nil
 		}
 		if c.sequel.over {
 			return c.closing()
 		}
 	}
+	c.pulse.rest()
 	rep, err := c.send(ctx, &c.lease, wait)
+	c.pulse.wake()
 	if err != nil {
 		f := c.broken(err)
 		c.offWire()
@@ -364,7 +373,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	if c.out.sent {
-		return unfit(rep), nil
+		return c.unstreamed(rep)
 	}
 	return c.answer(rep, &whole)
 }

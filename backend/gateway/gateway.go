@@ -37,6 +37,7 @@ type Gateway struct {
 	IdleTimeout   time.Duration // silence between events; default 60 s
 	AnswerTimeout time.Duration // for an answer that is not streamed, all tries together; default 10 min, as in OpenAI's clients
 	StreamTimeout time.Duration // for a whole stream; default 4 h
+	KeepAlive     time.Duration // silence after which the client of a stream gets a comment; 0: none
 	WriteTimeout  time.Duration // how long a client may take to read one event; default 30 s
 	Version       string        // sent to workers as vllmdeck/VERSION
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/route"
 )
 
@@ -109,6 +110,11 @@ func (c *call) nobody() error {
 	switch states := c.states(); {
 	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
 		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
+	case c.barred:
+		if states == "" {
+			states = "it has none"
+		}
+		r.msg = fmt.Sprintf("model %q: no worker can serve (%s), and this key may use no paid provider", c.row.Model, states)
 	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
 	default:
@@ -145,10 +151,13 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 // look takes a view of the candidates.
 func (c *call) look() {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
-	if c.sequel != nil { // a paid API is another model
+	if c.sequel != nil || c.failover == api.FailoverNever { // what was begun is not continued by a paid API: it is another model
+		before := len(c.cands)
 		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+		c.barred = c.sequel == nil && len(c.cands) < before
 	}
 	for i := range c.cands {
+		c.cands[i].Overload = c.cands[i].Overload && c.failover != api.FailoverDown
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })

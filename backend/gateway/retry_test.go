@@ -96,6 +96,9 @@ func TestTraceOfARequestIsKept(t *testing.T) {
 		}
 	}
 	row := r.pool.row(t)
+	if row.Client != "abc-1" || row.ID == "abc-1" {
+		t.Errorf("the row %s has the client's id %q, want abc-1 beside its own", row.ID, row.Client)
+	}
 	for name, id := range map[string]string{"none": "", "one that is no id": "a b\tc", "too long": strings.Repeat("x", 200)} {
 		header := []string{}
 		if id != "" {
@@ -103,6 +106,9 @@ func TestTraceOfARequestIsKept(t *testing.T) {
 		}
 		got := r.post(t, "/v1/chat/completions", streamBody, header...)
 		next := r.pool.row(t)
+		if want := strings.ReplaceAll(id, "\t", "?"); next.Client != want[:min(len(want), 128)] {
+			t.Errorf("%s: the row has %q of the client's id %q, want it as printable ASCII, 128 at most", name, next.Client, id)
+		}
 		for len(seen) > 1 {
 			<-seen
 		}

@@ -88,6 +88,8 @@ ALTER TABLE request ADD COLUMN share BIGINT NOT NULL DEFAULT 0;
 `, `
 ALTER TABLE attempt ADD COLUMN held BIGINT;
 CREATE INDEX attempt_held ON attempt (request_id) WHERE held IS NOT NULL;
+`, `
+ALTER TABLE request ADD COLUMN client_id TEXT NOT NULL DEFAULT '';
 `}
 
 var (
@@ -104,7 +106,7 @@ var (
 		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
 	}
 	ownColumns = []string{
-		"id", "started",
+		"id", "started", "client_id",
 		"input", "cache_read", "cache_write", "output", "reasoning",
 		"queue", "ttft", "duration", "itl", "max_gap", "share", "actual", "would", "health",
 	}

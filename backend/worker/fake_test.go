@@ -41,8 +41,9 @@ type host struct {
 	port     int
 	pid      int
 	notices  []api.Notice
-	readings map[string]*reading // by URL
-	hung     func(string)        // Options.Hung
+	readings map[string]*reading      // by URL
+	hung     func(string)             // Options.Hung
+	cards    func() ([]api.GPU, bool) // Options.GPUs
 }
 
 // proc is a fake server.
@@ -293,6 +294,7 @@ func (h *host) options(state string) Options {
 		Self:      []string{"/bin/vllmdeck"},
 		State:     state,
 		Hung:      h.hung,
+		GPUs:      h.cards,
 		HTTP:      &http.Client{Transport: h},
 		HasGPU:    func() bool { return false },
 		Notice: func(n api.Notice) {

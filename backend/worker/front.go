@@ -43,6 +43,7 @@ func (p *Pool) Peek(name string) (w *api.Worker, inFlight int) {
 func (w *worker) status() api.Worker {
 	s := w.view.Load().Worker
 	s.InFlight = w.gate.count()
+	s.Crashes = w.opts.book.count(w.name)
 	return s
 }
 
@@ -66,6 +67,9 @@ func (p *Pool) Target(name string) (Target, bool) {
 
 // Start starts a stopped or failed worker.
 func (p *Pool) Start(name string) error { return p.order(name, (*worker).orderStart) }
+
+// StartNow starts a worker without waiting for its GPUs, also one that waits for them now.
+func (p *Pool) StartNow(name string) error { return p.order(name, (*worker).orderStartNow) }
 
 // Stop unroutes a worker, waits for its requests and ends it. It returns once that has begun.
 func (p *Pool) Stop(name string) error { return p.order(name, (*worker).orderStop) }

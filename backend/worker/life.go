@@ -14,7 +14,7 @@ import (
 // begin makes a new life, in state Starting.
 func (w *worker) begin(ctx context.Context, phase string) (*life, context.Context) {
 	now := time.Now()
-	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), served: w.plan.served}
+	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), open: make(chan struct{}), served: w.plan.served}
 	watch, end := context.WithCancel(ctx)
 	l.end, l.unprobe = end, func() {}
 	w.life = nil
@@ -22,7 +22,7 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.forgetReadings()
 	w.life, w.again = l, false
 	w.enter(api.Starting)
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend, w.st.LastStart = nil, nil
@@ -40,8 +40,12 @@ func (w *worker) start(ctx context.Context) {
 		phase = api.PhaseServer
 	}
 	l, watch := w.begin(ctx, phase)
+	if w.ungated {
+		w.ungated = false
+		close(l.open)
+	}
 	w.wg.Go(func() {
-		spec, m, inst, err := w.launch(watch, l.plan)
+		spec, m, inst, err := w.launch(watch, l)
 		ok := w.post(func(ctx context.Context) {
 			if err != nil {
 				w.unlaunched(ctx, err)
@@ -56,7 +60,14 @@ func (w *worker) start(ctx context.Context) {
 	})
 }
 
-func (w *worker) launch(ctx context.Context, p plan) (launch.Spec, map[string]mark, launch.Instance, error) {
+func (w *worker) launch(ctx context.Context, l *life) (launch.Spec, map[string]mark, launch.Instance, error) {
+	p := l.plan
+	if err := w.admit(ctx, l); err != nil {
+		return launch.Spec{}, nil, nil, err
+	}
+	if !w.post(func(context.Context) { w.admitted(l) }) {
+		return launch.Spec{}, nil, nil, errGone
+	}
 	port := p.cfg.Port
 	if port == 0 && p.kind != kindAttach {
 		if w.opts.Port == nil {
@@ -97,6 +108,7 @@ func (w *worker) launched(ctx context.Context, l *life, inst launch.Instance) {
 		w.terminate(ctx)
 		return
 	}
+	w.noteRunning(l)
 	if l.plan.kind != kindAttach {
 		left := l.plan.cfg.StartTimeout - time.Since(l.began)
 		w.deadline(max(left, 0), func(ctx context.Context) { w.overdue(ctx, l) })
@@ -224,7 +236,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	if w.drained {
 		w.enter(api.Draining)
 	}
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	if a.version != "" {
 		w.st.Version = a.version
 	}
@@ -249,6 +261,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			}
 		})
 	}
+	w.noteRunning(l)
 	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:
@@ -259,6 +272,7 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
 	}
 	w.trouble.starts = 0
+	w.opts.turns.give(l)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 
 	l.unprobe() // awaitReady has ended by itself; this frees its context

@@ -656,3 +656,19 @@ func TestAStrangerOnThePortIsNotTakenForTheServer(t *testing.T) {
 		must(t, <-done)
 	})
 }
+
+// Nobody saw how the server itself would have ended: its log explains nothing.
+func TestADeadShimIsTheCause(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), nil, func(t *testing.T, h *host, p *Pool) {
+		t.Helper()
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		h.last().say("ERROR 11-23 15:00:04 [x.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n")
+		h.last().die(launch.Exit{Code: -1})
+		until(t, time.Second, "failed", is(p, "w0", api.Failed))
+		s := mustStatus(t, p, "w0")
+		if !strings.HasPrefix(s.Error, "its shim died") || s.Exit != "exit status not known" || s.NextStart.IsZero() {
+			t.Errorf("error %q, exit %q, next start %v; want that its shim died, and another start", s.Error, s.Exit, s.NextStart)
+		}
+		until(t, time.Minute, "ready again", is(p, "w0", api.Ready))
+	})
+}

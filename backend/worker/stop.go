@@ -47,6 +47,9 @@ func (w *worker) stop(ctx context.Context) {
 		return
 	}
 	loading := !l.ready
+	if l.doom == nil {
+		w.asked(l)
+	}
 	w.enter(api.Stopping)
 	w.st.Stalled = false
 	w.gate.shut()
@@ -69,7 +72,9 @@ func (w *worker) stop(ctx context.Context) {
 // end stops a server because of v, and then counts v as a failure.
 func (w *worker) end(ctx context.Context, v verdict) {
 	w.life.doom = &v
-	w.st.Error, w.st.Remedy = v.cause, v.remedy
+	v.exit = "ended by vllmdeck"
+	w.crashed(w.life, v, time.Now())
+	w.st.Error, w.st.Remedy, w.st.Fix = v.cause, v.remedy, nil
 	w.stop(ctx)
 }
 
@@ -165,7 +170,7 @@ func (w *worker) stopped(ctx context.Context) {
 	w.release()
 	w.drained = false
 	w.enter(api.Stopped)
-	w.st.Error, w.st.Remedy = "", ""
+	w.st.Error, w.st.Remedy, w.st.Fix = "", "", nil
 	w.log.Info("worker stopped")
 	switch {
 	case w.leaving:

@@ -37,7 +37,10 @@ type worker struct {
 	again    bool  // start when stopped
 	drained  bool  // an operator wants it unrouted, also after a crash
 	leaving  bool  // the loop ends when stopped
+	foreseen *life // stands for the one that is being adopted, see foresee
+	ungated  bool  // the next start does not wait for its GPUs
 	finished bool
+	disk     <-chan struct{} // closed when what was to be written is written
 	trouble  troubles
 	timer    *time.Timer // the one deadline of the present state
 	onTimer  func(context.Context)
@@ -66,7 +69,9 @@ type life struct {
 	answers bool // it answers now; false from the third failure of /health on
 	step    stopStep
 	doom    *verdict      // why it is being ended, if nobody ordered that
+	crash   *crash        // its entry in the crash book, once it has failed
 	kick    chan struct{} // asks for a probe now
+	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
 
 	served  string
@@ -113,6 +118,7 @@ func (w *worker) loop(ctx context.Context) {
 		}
 		w.wake.wake()
 	}()
+	w.dropStale()
 	w.adopt(ctx)
 	w.publish()
 	for !w.finished {
@@ -185,6 +191,7 @@ func (w *worker) enter(s api.State) {
 	w.st.State, w.st.Since = s, time.Now()
 	w.st.Phase, w.st.Progress = "", nil
 	w.st.NextStart = time.Time{}
+	w.st.Blocked = ""
 }
 
 // publish shows the present state to readers and sets the gate accordingly.
@@ -240,6 +247,10 @@ func (w *worker) describe() {
 	w.st.GPUs = nil
 	if p.cfg.VLLM != nil {
 		w.st.GPUs = p.cfg.VLLM.GPUs
+	}
+	w.st.Fixed = nil
+	if !p.ordered.empty() {
+		w.st.Fixed = p.ordered.lines(w.opts.Redact)
 	}
 	if w.life == nil {
 		w.st.URL, w.st.MaxSeqs = p.spec.URL, p.maxSeqs

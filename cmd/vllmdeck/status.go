@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -157,6 +158,8 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 		switch {
 		case w.Stalled:
 			state = "stalled"
+		case w.Blocked != "":
+			state += ": waits"
 		case w.State == api.Starting && w.Phase != "":
 			state += ": " + w.Phase
 			if w.Progress != nil {
@@ -175,13 +178,27 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 	}
 	_ = tw.Flush()
 	for _, w := range s.Workers {
+		if w.Blocked != "" {
+			fmt.Fprintf(b, "\n%s waits: %s\n", safe(w.Name), safe(w.Blocked))
+		}
 		if w.Error != "" {
 			fmt.Fprintf(b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
 			if w.Remedy != "" {
 				fmt.Fprintf(b, "  %s\n", safe(w.Remedy))
 			}
+			if f := w.Fix; f != nil {
+				fmt.Fprintf(b, "  vllmdeck worker fix %s: %s\n", safe(w.Name), safe(strings.Join(slices.Concat(f.Set, prefixed("without ", f.Unset), prefixed("env ", f.Env)), ", ")))
+			}
 		}
 	}
+}
+
+func prefixed(with string, words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = with + w
+	}
+	return out
 }
 
 const watchHeader = "TIME      READY  IN-FLIGHT  QUEUED  REQ/S  TOK/S  TTFT-P95  FAILED  NET"
