@@ -32,6 +32,7 @@ type call struct {
 	body   *buf
 	room   int64 // claimed of Gateway.bodies
 	weight int64 // of room, what Gateway.pressure knows of
+	kept   int64 // bytes of the tap's text that are counted in Gateway.texts
 	tap    tap
 	lease  Lease
 	at     string // the upstream that the lease is for

@@ -71,6 +71,7 @@ type Gateway struct {
 	inFlight atomic.Int64
 	queued   atomic.Int64
 	bodies   atomic.Int64
+	texts    atomic.Int64 // bytes of long answers that are kept for a continuation
 	pressure pressure
 	draining atomic.Bool
 	guesses  guesses

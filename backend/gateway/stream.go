@@ -86,6 +86,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 				c.begin(rep, now)
 			}
 			c.passed = true
+			c.hold() // before a client may keep us waiting
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
