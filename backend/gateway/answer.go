@@ -93,6 +93,9 @@ func (c *call) check(rep *reply, b []byte) *fault {
 		// Without a length or chunks, the end of the connection looks like the end of the answer.
 		return broken(io.ErrUnexpectedEOF)
 	}
+	if c.tap.keep && c.g.Rates != nil && !c.g.Rates() {
+		c.tap.keep = false
+	}
 	c.d.answer(&c.tap, b)
 	if c.tap.fault != "" {
 		return complaint(c.tap.code, c.tap.fault, "")
