@@ -104,8 +104,13 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
-	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
-		c.out.cork = corkedOf(conn)
+	c.out.until = &c.out.own
+	if lane, ok := w.(*laneReply); ok {
+		c.out.cork, c.out.until = lane, &lane.c.writeBy
+	} else if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		if k := corkedOf(conn); k != nil {
+			c.out.cork = k
+		}
 		if r.ProtoMinor == 0 {
 			c.out.conn = conn
 		}
