@@ -24,6 +24,7 @@ type lane struct {
 
 	others chan net.Conn // for net/http
 	ended  chan struct{} // closed when no connection comes any more
+	unhook func() bool   // takes hangUp off base
 	err    error         // why, where it was not asked for
 	once   sync.Once
 	wg     sync.WaitGroup
@@ -50,6 +51,7 @@ func newLane(ctx context.Context, g *Gateway, ln net.Listener) *lane {
 		conns: map[*laneConn]bool{}, empty: make(chan struct{}),
 	}
 	l.young.init(l)
+	l.unhook = context.AfterFunc(ctx, l.hangUp)
 	l.wg.Go(l.run)
 	return l
 }
@@ -136,6 +138,7 @@ func (l *lane) wait(ctx context.Context) error {
 	}
 	select {
 	case <-l.empty:
+		l.unhook()
 		l.wg.Wait()
 		return nil
 	case <-ctx.Done():
@@ -150,24 +153,34 @@ func (l *lane) cut(ctx context.Context) {
 	}
 	l.stop()
 	_ = l.Close() // it may be closed already
-	each := func(do func(c *laneConn)) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for c := range l.conns {
-			do(c)
-		}
-	}
-	each(func(c *laneConn) {
+	l.each(func(c *laneConn) {
 		if !c.active {
 			_ = c.Close() // nothing is on it
 		}
 	})
 	_ = l.wait(ctx) // what is left then is cut
-	each(func(c *laneConn) {
-		c.cancel()
+	l.each(func(c *laneConn) {
+		c.gone()
 		_ = c.Close() // its request sees that
 	})
+	l.unhook()
 	l.wg.Wait()
+}
+
+// hangUp ends the exchanges with workers when base has ended.
+func (l *lane) hangUp() {
+	l.each(func(c *laneConn) {
+		<-c.ctx.Done() // it ends with base, for the same cause
+		c.gone()
+	})
+}
+
+func (l *lane) each(do func(c *laneConn)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		do(c)
+	}
 }
 
 func (l *lane) add(c *laneConn) bool {
@@ -206,6 +219,7 @@ type laneConn struct {
 	head  head
 	body  laneBody
 	reply laneReply
+	call  atomic.Pointer[call] // that is served; nil: none
 
 	// Guarded by lane.mu.
 	active bool      // it has a request
@@ -255,6 +269,15 @@ func (l *lane) serve(nc net.Conn) {
 	_ = c.Close() // the client has all that it gets
 }
 
+// gone ends the request that is under way: its context, and what it has with a worker. That is not left to the
+// context, because to hook on it costs more than all else that is done for a request here.
+func (c *laneConn) gone() {
+	c.cancel()
+	if call := c.call.Load(); call != nil {
+		call.hangUp()
+	}
+}
+
 // hand gives the connection to net/http.
 func (c *laneConn) hand() {
 	if !c.writeBy.IsZero() {
@@ -282,6 +305,7 @@ func (c *laneConn) request() bool {
 	w := &c.reply
 	w.start(now)
 	whole := c.handle(w, r)
+	c.call.Store(nil)
 	if whole {
 		w.finish()
 	} else {

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -41,7 +43,9 @@ func (b *laneBody) Read(p []byte) (int, error) {
 		}
 		var err error
 		if n, err = c.Read(p); n == 0 && err != nil {
-			b.lost = true
+			if b.lost = true; !errors.Is(err, os.ErrDeadlineExceeded) {
+				c.cancel() // the client has gone
+			}
 			return 0, unexpected(err)
 		}
 	}

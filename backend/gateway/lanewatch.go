@@ -101,7 +101,7 @@ func (c *laneConn) watch(done chan struct{}) {
 	if n > 0 || err == nil || c.aborting.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
-	c.cancel()
+	c.gone()
 }
 
 // unwatch ends the watch.
