@@ -54,7 +54,7 @@ func (h *head) read(b []byte) (n int, ok bool) {
 	n = at - 2 + size + 4
 	// One copy for all names and values: they outlive the buffer.
 	text := string(b[at : n-2])
-	h.host, h.length, h.header = "", -1, make(http.Header, 12)
+	h.host, h.length, h.header = "", -1, make(http.Header, 8)
 	values := make([]string, 0, 12)
 	for lines := 0; text != ""; lines++ {
 		name, value, rest, ok := cutField(text)
