@@ -3,28 +3,31 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // lane serves the plainest requests itself: over plain TCP and HTTP/1.1, a POST to a route that goes to a
-// worker, with a Content-Length and nothing out of the ordinary in its head (readHead says what that is). Nearly all
+// worker, with a Content-Length and nothing out of the ordinary in its head (head.read says what that is). Nearly all
 // of the traffic is that, and net/http spends as much on such a request as all else that the gateway does for it.
 //
 // Whatever else comes, malformed requests included, is net/http's: it gets the connection for good, with the bytes
 // that were read. So nothing is served here that net/http would refuse, and it is net/http that refuses.
 // To it the lane is a listener of such connections.
 type lane struct {
-	g    *Gateway
-	ln   net.Listener
-	base context.Context // of all requests
+	g  *Gateway
+	ln net.Listener
 
 	others chan net.Conn // for net/http
 	ended  chan struct{} // closed when no connection comes any more
-	unhook func() bool   // takes hangUp off base
+	unhook func() bool   // takes hangUp off the context of all requests
 	err    error         // why, where it was not asked for
 	once   sync.Once
 	wg     sync.WaitGroup
@@ -45,29 +48,29 @@ const (
 	laneBuf   = 8 << 10          // a longer head is net/http's
 )
 
-func newLane(ctx context.Context, g *Gateway, ln net.Listener) *lane {
+// newLane begins to serve what comes in by ln, in requests whose context is base.
+func newLane(base context.Context, g *Gateway, ln net.Listener) *lane {
 	l := &lane{
-		g: g, ln: ln, base: ctx, others: make(chan net.Conn), ended: make(chan struct{}),
+		g: g, ln: ln, others: make(chan net.Conn), ended: make(chan struct{}),
 		conns: map[*laneConn]bool{}, empty: make(chan struct{}),
 	}
 	l.young.init(l)
-	l.unhook = context.AfterFunc(ctx, l.hangUp)
-	l.wg.Go(l.run)
+	l.unhook = context.AfterFunc(base, l.hangUp)
+	l.wg.Go(func() { l.run(base) })
 	return l
 }
 
 // run accepts connections until the listener is closed.
-func (l *lane) run() {
+func (l *lane) run(base context.Context) {
 	var rest time.Duration
 	for {
 		c, err := l.ln.Accept()
 		if err == nil {
 			rest = 0
-			l.wg.Go(func() { l.serve(c) })
+			l.wg.Go(func() { l.serve(base, c) })
 			continue
 		}
-		ne, ok := err.(net.Error) //nolint:errorlint // as net/http has it
-		if !ok || !ne.Temporary() {
+		if !passing(err) {
 			l.end(err)
 			return
 		}
@@ -78,6 +81,11 @@ func (l *lane) run() {
 			return
 		}
 	}
+}
+
+// passing reports whether a listener that gives err will accept again: the machine is short of something.
+func passing(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}, func(e error) bool { return errors.Is(err, e) })
 }
 
 func (l *lane) end(err error) {
@@ -167,10 +175,10 @@ func (l *lane) cut(ctx context.Context) {
 	l.wg.Wait()
 }
 
-// hangUp ends the exchanges with workers when base has ended.
+// hangUp ends the exchanges with workers when the context of all requests has ended.
 func (l *lane) hangUp() {
 	l.each(func(c *laneConn) {
-		<-c.ctx.Done() // it ends with base, for the same cause
+		<-c.blank.Context().Done() // it ends with that one, for the same cause
 		c.gone()
 	})
 }
@@ -206,9 +214,8 @@ func (l *lane) remove(c *laneConn) {
 type laneConn struct {
 	net.Conn
 	lane   *lane
-	ctx    context.Context // of its requests; ends when the client goes
-	cancel context.CancelFunc
-	blank  *http.Request // what all its requests have in common
+	blank  *http.Request      // what all its requests have in common, their context too
+	cancel context.CancelFunc // of that, when the client goes
 
 	buf      []byte
 	from, to int // what of buf is not used yet
@@ -228,21 +235,22 @@ type laneConn struct {
 	watcher
 }
 
-func (l *lane) serve(nc net.Conn) {
+func (l *lane) serve(base context.Context, nc net.Conn) {
 	c := &laneConn{Conn: nc, lane: l, buf: make([]byte, laneBuf), fresh: true, since: time.Now()}
 	c.readBy = c.since.Add(firstWait)
 	_ = c.SetReadDeadline(c.readBy) // a closed connection says so at the next read, here and below
-	c.ctx, c.cancel = context.WithCancel(l.base)
-	defer c.cancel()
+	ctx, cancel := context.WithCancel(base)
+	defer cancel()
+	c.cancel = cancel
+	c.blank = (&http.Request{
+		Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String(),
+	}).WithContext(ctx)
+	c.reply = laneReply{c: c, h: http.Header{}}
 	if !l.add(c) {
 		_ = c.Close() // nothing was on it
 		return
 	}
 	defer l.remove(c)
-	c.blank = (&http.Request{
-		Method: http.MethodPost, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: nc.RemoteAddr().String(),
-	}).WithContext(c.ctx)
-	c.reply = laneReply{c: c, h: http.Header{}}
 	for {
 		if c.from == c.to {
 			n, err := c.Read(c.buf)
@@ -311,6 +319,7 @@ func (c *laneConn) request() bool {
 	} else {
 		_ = w.release() // the connection ends in any case
 	}
+	w.done()
 	on := c.end() && whole && w.err == nil && !w.last
 	if on {
 		on = c.body.drop()
@@ -325,7 +334,7 @@ func (c *laneConn) request() bool {
 func (c *laneConn) handle(w http.ResponseWriter, r *http.Request) (whole bool) {
 	defer func() {
 		if p := recover(); p != nil && p != any(http.ErrAbortHandler) {
-			c.lane.g.Log.Error("request handler panicked", "panic", p)
+			c.lane.g.Log.Error("request handler panicked", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	c.lane.g.ServeHTTP(w, r)
@@ -358,7 +367,7 @@ func (c *laneConn) end() bool {
 	if watched != nil {
 		c.unwatch(watched)
 	}
-	return on && c.ctx.Err() == nil
+	return on && c.blank.Context().Err() == nil
 }
 
 // linger closes the way to the client, whose request was not read to its end, and lets it come to read that: a connection

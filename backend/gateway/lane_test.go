@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +44,7 @@ func FuzzLaneHead(f *testing.F) {
 		if used := len(b) - in.Len() - r.Buffered(); used != n {
 			t.Errorf("the head of %q has %d bytes, net/http says %d", b, n, used)
 		}
-		if req.Method != "POST" || req.URL.String() != h.route.url.Path || req.Proto != "HTTP/1.1" || req.Host != h.host || req.ContentLength != h.length {
+		if req.Method != http.MethodPost || req.URL.String() != h.route.url.Path || req.Proto != "HTTP/1.1" || req.Host != h.host || req.ContentLength != h.length {
 			t.Errorf("%q is for %s of %q with %d bytes, net/http says %s %s %s %q %d", b, h.route.url.Path, h.host, h.length, req.Method, req.URL, req.Proto, req.Host, req.ContentLength)
 		}
 		if req.Close || len(req.TransferEncoding) > 0 || len(req.Trailer) > 0 {
@@ -104,8 +106,7 @@ func dialogue(t *testing.T, addr string, parts ...string) (answers []string, clo
 		}
 		res, err := http.ReadResponse(r, nil)
 		if err != nil {
-			ne, ok := err.(net.Error)
-			return answers, !ok || !ne.Timeout()
+			return answers, !errors.Is(err, os.ErrDeadlineExceeded)
 		}
 		body, err := io.ReadAll(res.Body)
 		res.Header.Del("Date")

@@ -24,6 +24,7 @@ type laneReply struct {
 
 	early []byte   // the body before the head, while its length may still become known
 	buf   []byte   // what is to be written
+	space *buf     // its memory; from the pool, because an idle connection needs none
 	names []string // memory for begin
 }
 
@@ -34,11 +35,15 @@ const (
 
 func (w *laneReply) start(now time.Time) {
 	clear(w.h)
-	early, buf := w.early[:0], w.buf[:0]
-	if cap(buf) > maxPooled {
-		buf = nil
-	}
-	*w = laneReply{c: w.c, h: w.h, now: now, early: early, buf: buf, names: w.names}
+	space := getBuf()
+	*w = laneReply{c: w.c, h: w.h, now: now, early: w.early[:0], buf: space.b, space: space, names: w.names}
+}
+
+// done gives the memory back.
+func (w *laneReply) done() {
+	w.space.b = w.buf
+	w.space.put()
+	w.space, w.buf = nil, nil
 }
 
 // Header implements http.ResponseWriter.
@@ -94,7 +99,7 @@ func (w *laneReply) add(p []byte) {
 	}
 	if len(p) > maxReply {
 		if w.err == nil {
-			_, w.err = w.c.Conn.Write(p)
+			_, w.err = w.c.Write(p)
 		}
 	} else {
 		w.buf = append(w.buf, p...)
@@ -195,7 +200,7 @@ func (w *laneReply) flush() error {
 
 func (w *laneReply) send() {
 	if w.err == nil && len(w.buf) > 0 {
-		_, w.err = w.c.Conn.Write(w.buf)
+		_, w.err = w.c.Write(w.buf)
 	}
 	w.buf = w.buf[:0]
 }
