@@ -102,6 +102,9 @@ func (c *call) check(rep *reply, b []byte) *fault {
 		// well come behind a brace in its middle.
 		return broken(io.ErrUnexpectedEOF)
 	}
+	if c.tap.keep && c.g.Rates != nil && !c.g.Rates() {
+		c.tap.keep = false
+	}
 	c.d.answer(&c.tap, b)
 	if c.tap.fault != "" {
 		return complaint(c.tap.code, c.tap.fault, "")

@@ -13,6 +13,7 @@ import (
 // a system call here, a packet on the way and a system call at the client.
 type corked struct {
 	net.Conn
+	early []byte // what was read of it before it came here; its reader comes by it first
 
 	mu   sync.Mutex
 	held *buf // what is held back; nil: writes go through
@@ -53,6 +54,16 @@ func (c *corked) releaseLocked() (err error) {
 		_ = c.Conn.SetWriteDeadline(time.Time{}) // a closed connection says so at the next write
 	}
 	return err
+}
+
+// Read implements net.Conn.
+func (c *corked) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
 }
 
 // Write implements net.Conn.
