@@ -71,6 +71,10 @@ func (c *corked) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
+		if e := shaped(p); e != nil {
+			_, err := c.Conn.Write(e)
+			return len(p), err
+		}
 		return c.Conn.Write(p)
 	}
 	if len(c.held.b)+len(p) <= cap(c.held.b) {
