@@ -579,3 +579,35 @@ func TestTheKeyIsNowhere(t *testing.T) {
 		t.Error("no refusal of the provider is in what was looked at: the test shows nothing")
 	}
 }
+
+func TestAPaidCallIsInTheLedgerBeforeItIsSent(t *testing.T) {
+	t.Parallel()
+	r, paid := paidRig(t, 0, "", ", spend_cap: {day: 5}")
+	answer := providertest.Answer(api.Usage{Input: 10, Output: 5})
+	var mu sync.Mutex
+	var found []string
+	paid.Behave(func(w http.ResponseWriter, req *http.Request) {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(r.dir, "state", "ledger.db")+"?mode=ro")
+		if err != nil {
+			panic(err)
+		}
+		defer db.Close()
+		var n, actual int64
+		err = db.QueryRowContext(req.Context(), "SELECT COUNT(*), COALESCE(SUM(actual), 0) FROM request WHERE outcome = 'open' AND basis = 'provider_price' AND id = $1", req.Header.Get("X-Request-Id")).Scan(&n, &actual)
+		mu.Lock()
+		found = append(found, fmt.Sprintf("%d %d %v", n, actual, err))
+		mu.Unlock()
+		answer(w, req)
+	})
+	for range 10 {
+		if code, _, text := r.post(false); code != 200 {
+			t.Fatalf("HTTP %d: %s", code, text)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := fmt.Sprintf("1 %d <nil>", reserved)
+	if len(found) != 10 || slices.ContainsFunc(found, func(s string) bool { return s != want }) {
+		t.Errorf("when they came to the provider, the calls had %q in the ledger, want %q each", found, want)
+	}
+}

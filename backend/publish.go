@@ -88,7 +88,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
 	crashes, more := trimCrashes(b.pool.Crashes())
 	size += more + trimFixes(s.Workers, s.Advice) + machineSize(s.GPUs, s.Strays)
-	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size)
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-trimCache(s.Cache, requestsRoom-size))
 	return s
 }
 

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -26,6 +27,22 @@ func TestSnapshotSize(t *testing.T) {
 	b.WriteString("workers:\n")
 	for i := range 16 {
 		fmt.Fprintf(&b, "  - {name: worker-number-%d, model: some/quite-long-model-name-70b-instruct, attach: \"http://127.0.0.1:%d\", gpus: 1}\n", i, 20000+i)
+	}
+	hub := t.TempDir()
+	t.Setenv("HF_HUB_CACHE", hub)
+	for i := range 110 {
+		snap := filepath.Join(hub, fmt.Sprintf("models--some--quite-long-model-name-70b-instruct-%d", i), "snapshots", strings.Repeat("a", 40))
+		var index []string
+		for j := range 9 {
+			index = append(index, fmt.Sprintf(`"t%d":"model-%05d-of-00009.safetensors"`, j, j))
+		}
+		err := os.MkdirAll(snap, 0o700)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(snap, "model.safetensors.index.json"), []byte(`{"weight_map":{`+strings.Join(index, ",")+`}}`), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	e := idleEngine(t, b.String())
 	now := time.Now()
@@ -56,8 +73,10 @@ func TestSnapshotSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 50 {
-		text, err := json.Marshal(api.Crash{Worker: "worker-number-11", Model: "some/quite-long-model-name-70b-instruct", Time: now, Up: 123456789, Exit: "signal: killed",
-			Phase: api.PhaseWeights, Cause: long[:600], Remedy: long[:600], Version: "0.32.0", Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40))})
+		text, err := json.Marshal(api.Crash{
+			Worker: "worker-number-11", Model: "some/quite-long-model-name-70b-instruct", Time: now, Up: 123456789, Exit: "signal: killed",
+			Phase: api.PhaseWeights, Cause: long[:600], Remedy: long[:600], Version: "0.32.0", Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40)),
+		})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(book, fmt.Sprintf("20261124-2145%02d.345678-worker-number-11.json", i)), text, 0o600)
 		}
@@ -100,7 +119,18 @@ func TestSnapshotSize(t *testing.T) {
 	}
 	e.machine.gpus = cards
 	e.machine.owners = map[int]launch.Owner{4000000: {Name: "VLLM::EngineCor", User: "somebody-of-a-team", Worker: "worker-number-11"}}
+	looking, stop := context.WithCancel(t.Context())
+	looked := make(chan error, 1)
+	go func() { looked <- e.cache.Run(looking) }()
+	until(t, "the cache is read", func() bool { return e.cache.Latest() != nil })
+	stop()
+	if err := <-looked; err != nil {
+		t.Fatal(err)
+	}
 	s := e.build(now)
+	if s.Cache == nil || len(s.Cache.Models) < 12 {
+		t.Errorf("of the cache is left %+v, want 12 models at least", s.Cache)
+	}
 	noise := func(n int) api.Series {
 		out := make(api.Series, n)
 		for i := range out {
@@ -270,5 +300,24 @@ func TestTheKeysThatWereUsedLastAreShown(t *testing.T) {
 	}
 	if got, _ := trimKeys(all[:10]); len(got) != 10 || got[0].Name != "k000" {
 		t.Errorf("of ten %d are shown, from %s", len(got), got[0].Name)
+	}
+}
+
+// TestAQuietEngineShowsItsWholeCache: where requests leave room, every model of the cache is shown.
+func TestAQuietEngineShowsItsWholeCache(t *testing.T) {
+	c := &api.Cache{}
+	for i := range 80 {
+		c.Models = append(c.Models, api.CacheModel{Name: fmt.Sprintf("org/model-%d", i), Size: 1})
+	}
+	size := trimCache(c, requestsRoom)
+	if len(c.Models) != 80 || size > cacheRoom {
+		t.Errorf("%d models in %d bytes, want all 80 in %d", len(c.Models), size, cacheRoom)
+	}
+	c.Models[7].Workers = []string{"w0"}
+	if trimCache(c, 0); len(c.Models) < 12 || !slices.ContainsFunc(c.Models, func(m api.CacheModel) bool { return m.Name == "org/model-7" }) {
+		t.Errorf("without room %d models are left, want 12 at least and among them the one that a worker needs", len(c.Models))
+	}
+	if trimCache(nil, requestsRoom) != 0 {
+		t.Error("no cache takes room")
 	}
 }

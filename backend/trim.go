@@ -19,7 +19,7 @@ const (
 	keysRoom     = 16 << 10 // as estimated by keySize
 	crashesRoom  = 11 << 10 // as estimated by crashSize
 	fixesRoom    = 12 << 10 // of the command lines of fixes
-	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize
+	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize, where requests leave it so much
 )
 
 // requestSize is about how many bytes of JSON a request takes, each attempt attemptSize more,
@@ -34,6 +34,9 @@ const keySize = 500
 
 // crashSize is about how many bytes of JSON a crash takes, without its cause and remedy.
 const crashSize = 330
+
+// requestsLeast is the part of requestsRoom that the model cache leaves to requests.
+const requestsLeast = 60 << 10
 
 // cacheModelSize is about how many bytes of JSON a model of the cache takes, without its texts.
 const cacheModelSize = 190
@@ -164,9 +167,14 @@ func trimFixes(workers []api.Worker, advice []api.Advice) int {
 }
 
 // trimCache makes the model cache fit for a snapshot. Where there is no room for all, models that no worker needs go
-// first, the smallest of them first.
-func trimCache(c *api.Cache) {
-	f := fitter{4 << 10, 500, 100}
+// first, the smallest of them first. room is what it and the requests have together. It gives its size too.
+func trimCache(c *api.Cache, room int) int {
+	if c == nil {
+		return 0
+	}
+	room = min(max(room-requestsLeast, cacheRoom/5), cacheRoom)
+	c.Error = shorten(c.Error, 200)
+	f := fitter{2 << 10, 500, 60}
 	for i := range c.Downloads { // made for this snapshot
 		c.Downloads[i].Error = f.fit(c.Downloads[i].Error)
 		c.Downloads[i].File = shorten(c.Downloads[i].File, 100)
@@ -186,13 +194,14 @@ func trimCache(c *api.Cache) {
 		}
 		return n
 	}
-	if total() > cacheRoom {
+	if total() > room {
 		c.Models = slices.Clone(c.Models) // they are the cache's
 		for i := range c.Models {
 			c.Models[i].Missing = c.Models[i].Missing[:min(len(c.Models[i].Missing), 1)]
 		}
 	}
-	for len(c.Models) > 0 && total() > cacheRoom {
+	for len(c.Models) > 0 && total() > room {
 		c.Models = modelcache.Keep(c.Models, len(c.Models)*9/10)
 	}
+	return total() + len(c.Downloads)*cacheModelSize
 }

@@ -86,6 +86,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 				c.begin(rep, now)
 			}
 			c.passed = true
+			c.hold() // before a client may keep us waiting
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
@@ -200,6 +201,9 @@ func gone(err error) error {
 func (c *call) whole(rep *reply, p []byte, whole *bool, now time.Time) (*fault, error) {
 	if !c.out.sent {
 		c.begin(rep, now) // an answer without any content, such as one whose first token ends it
+	}
+	if bytes.HasSuffix(p, []byte("\r\n\r")) { // a CR alone may end a line, but here its LF is still under way
+		p = append(p, '\n')
 	}
 	if err := c.complete(p, now); err != nil {
 		return nil, err

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"backend/worker":               {"config", "backend/launch", "metrics"},
 	"backend":                      {"*"},
 	"cmd/vllmdeck":                 {"*"},
+	"cmd/reliability":              {},
 	"backend/cost/prices/gen":      {"backend/cost"},
 	"backend/gateway/gatewaybench": {},
 }
