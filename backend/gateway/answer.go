@@ -63,7 +63,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 	default:
 		// The request is at fault: every worker would say the same, so this one's words are passed on.
 		outcome = api.OutcomeRejected
-		msg := errorText(status, b)
+		msg := c.clean(errorText(status, b))
 		c.ended(outcome, msg, route.Neutral)
 		c.note(func(r *api.Request) { r.Error = msg })
 	}

@@ -253,7 +253,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	f.at, f.paid = c.at, c.paid
+	f.at, f.paid, f.msg = c.at, c.paid, c.clean(f.msg)
 	why := c.continues(f)
 	if why == nil {
 		f.cut = true

@@ -55,7 +55,6 @@ type watch struct {
 	c        *client
 	canaries []*canary
 	found    map[string]bool // canaries that were found where they may be
-	echo     string          // what the fake worker and the paid API quote in their errors, with the request's body
 	sent     int
 	searched int
 	bytes    int64
@@ -91,6 +90,9 @@ func (w *watch) setUp(ctx context.Context) error {
 	if err := os.WriteFile(keyFile, []byte(w.hide("the paid API's key, in a file")+"\n"), 0o600); err != nil {
 		return err
 	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil { // the mark of a model's folder
+		return err
+	}
 	// It is called as vLLM is, and becomes a simulated one.
 	script := filepath.Join(dir, "vllm")
 	text := "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --port) port=$2;; --port=*) port=${1#*=};; --served-model-name) name=$2;; --served-model-name=*) name=${1#*=};; esac; shift; done\n" +
@@ -108,10 +110,9 @@ func (w *watch) setUp(ctx context.Context) error {
 		"CLIENT":                w.hide("a client key of the config"),
 		"WORKER":                w.hide("a worker's own key", "environment of"),
 		"ATTACHED":              w.hide("an attached worker's key"),
-		"GIVEN":                 w.hide("a variable that the config gives a worker", "environment of w2"),
+		"SITE_TOKEN":            w.hide("a variable that the config gives a worker", "environment of w2"),
 		"HF_TOKEN":              w.hide("HF_TOKEN, which gated models need", "environment of"),
 	}
-	w.echo = env["ATTACHED"] + " " + env["SECOND"] + " " + env["CLIENT"]
 	e, err := w.t.engineWith(ctx, env, fmt.Sprintf(`models: [{name: toy}, {name: odd}, {name: scripted}, {name: bought, failover: down}, {name: filed}]
 cost: {gpu_hour: 1.00}
 gateway: {queue_wait: 1s}
@@ -119,7 +120,7 @@ keys: [{name: app, key: "env:CLIENT"}]
 workers:
   - {name: w0, model: toy, gpus: 1, api_key: "env:WORKER", stop_timeout: 1s, restart: {base: 50ms, max: 200ms, window: 1ms, tries: 100}, sim: {seed: 1, start: 20ms, ttft: 5ms, itl: 2ms, faults: ["crash-on:DIENOW"]}}
   - {name: w1, model: toy, gpus: 1, api_key: "env:WORKER", stop_timeout: 1s, sim: {seed: 1, start: 20ms, ttft: 5ms, itl: 2ms, faults: ["error-event:3:0.3", "reset:3:0.2"]}}
-  - {name: w2, model: scripted, vllm: {bin: %q, path: %q, env: {SITE_VARIABLE: "env:GIVEN"}}}
+  - {name: w2, model: scripted, vllm: {bin: %q, path: %q, env: {SITE_VARIABLE: "env:SITE_TOKEN"}}}
   - {name: a0, model: odd, attach: %q, gpus: 1, api_key: "env:ATTACHED"}
 providers:
   - {name: second, url: "%s/v1", key: "env:SECOND", models: {bought: gpt-4o-mini}, prices: {bought: openai/gpt-4o-mini}, spend_cap: {day: 5}}
@@ -135,20 +136,25 @@ providers:
 // quote is what the fake worker and the paid API do: they fail, and their errors quote everything that they know.
 func (w *watch) quote(wr http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	said := fmt.Sprintf("cannot serve this for %s: %s %s", r.Header.Get("Authorization"), w.echo, body)
+	said := fmt.Sprintf("cannot serve this for %v: %s", r.Header, body)
+	if len(body)%2 > 0 { // only what it is about, as text
+		var v struct{ Prompt string }
+		_ = json.Unmarshal(body, &v)
+		said = fmt.Sprintf("%s is the wrong key for %q", r.Header.Get("Authorization"), v.Prompt)
+	}
 	how, _, _ := strings.Cut(r.Header.Get(played), " ")
 	if how == "" {
 		how = r.Header.Get("X-Request-Id") // a paid API gets no headers of the client's but this
 	}
 	wr.Header().Set("Content-Type", "application/json")
-	wr.Header().Set("X-Echo", w.echo)
+	wr.Header().Set("X-Echo", r.Header.Get("Authorization"))
 	status := map[string]int{"400": 400, "401": 401, "422": 422, "429": 429, "500": 500, "503": 503}[how[:min(3, len(how))]]
 	switch {
 	case how == "stream":
 		wr.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(wr, "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\ndata: {\"error\":{\"message\":%q,\"type\":\"x\",\"code\":500}}\n\n", said)
 	case how == "plain":
-		wr.Header().Set("Content-Type", "text/"+w.echo[:10])
+		wr.Header().Set("Content-Type", "text/"+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		_, _ = io.WriteString(wr, said)
 	case how == "status":
 		c, _, err := http.NewResponseController(wr).Hijack()
