@@ -40,7 +40,7 @@ func (b *Backend) clientKeys(ctx context.Context, c *config.Config) ([]gateway.K
 	var out []gateway.Key
 	for _, k := range c.Keys {
 		out = append(out, gateway.Key{
-			Key: api.Key{Name: k.Name, Source: api.KeyFromConfig}, Hash: gateway.HashKey(k.Key.Val),
+			Key: api.Key{Name: k.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: k.Failover}}, Hash: gateway.HashKey(k.Key.Val),
 			Guessable: len(k.Key.Val) < guessable, Spent: spent(k.Name),
 		})
 	}

@@ -244,6 +244,55 @@ func TestNeverMeansNever(t *testing.T) {
 	}
 }
 
+// TestAKeyMayForbidPaidProviders has a provider that its model allows, and keys that do not: the stricter word holds.
+func TestAKeyMayForbidPaidProviders(t *testing.T) {
+	t.Parallel()
+	r, paid := paidRig(t, 1, ", failover: down", ", spend_cap: {day: 5}")
+	r.allReady()
+	texts := map[string]string{"": r.make("any")}
+	for _, f := range []string{"never", "down", "overload"} {
+		texts[f] = r.make(f, "failover", f)
+	}
+	r.drain()
+	for f, want := range map[string]int{"": 200, "down": 200, "overload": 200, "never": 503} {
+		before := paid.Calls.Load()
+		code, text := r.ask(texts[f], 5)
+		if code != want || (paid.Calls.Load() > before) != (want == 200) {
+			t.Errorf("key with failover %q: HTTP %d and %d paid calls, want %d: %s", f, code, paid.Calls.Load()-before, want, text)
+		}
+		if f == "never" && !strings.Contains(text, "this key may use no paid provider") {
+			t.Errorf("it is told %s, want that its key may use no provider", text)
+		}
+	}
+	// In force at once.
+	if err := r.Do(t.Context(), api.Action{Verb: api.KeySet, Target: "never", Args: map[string]string{"failover": ""}}); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := r.ask(texts["never"], 5); code != 200 {
+		t.Errorf("with the limit taken away: HTTP %d: %s", code, text)
+	}
+}
+
+func TestAKeyDoesNotWidenWhatItsModelAllows(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		model, key string
+		code       int
+	}{
+		{"never", "overload", 503}, {"down", "overload", 503}, {"overload", "down", 503}, {"overload", "never", 503}, {"overload", "overload", 200}, {"overload", "", 200},
+	} {
+		r, paid := paidRigAt(t, []string{busyWorker(t)}, ", failover: "+tt.model)
+		r.allReady()
+		args := []string{}
+		if tt.key != "" {
+			args = []string{"failover", tt.key}
+		}
+		if code, text := r.ask(r.make("ci", args...), 5); code != tt.code || paid.Calls.Load() != map[int]int64{200: 1}[tt.code] {
+			t.Errorf("a model with %q and a key with %q: HTTP %d and %d paid calls, want %d: %s", tt.model, tt.key, code, paid.Calls.Load(), tt.code, text)
+		}
+	}
+}
+
 // busyWorker answers as vLLM does whose line is full.
 func busyWorker(t *testing.T) string {
 	t.Helper()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,7 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"listen host alone":       {tiny + "listen: 127.0.0.1\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen port":             {tiny + "listen: 127.0.0.1:70000\n", 3, 9, "listen", "0 to 65535", ""},
 		"exposed without keys":    {tiny + "listen: 0.0.0.0:8090\n", 3, 9, "listen", "without keys", "keys:"},
+		"keep alive":              {tiny + "gateway: {keep_alive: 10ms}\n", 3, 23, "gateway.keep_alive", "no silence", "15s"},
 		"ttft target":             {tiny + "gateway: {ttft_target: -1s}\n", 3, 24, "gateway.ttft_target", "negative", ""},
 		"all hosts without keys":  {tiny + "listen: \":8090\"\n", 3, 9, "listen", "without keys", "keys:"},
 		"half of tls":             {tiny + "tls: {cert: a}\n", 3, 6, "tls", "belong together", ""},
@@ -316,6 +318,24 @@ func TestFailoverIsForOutagesUnlessTheConfigSaysOtherwise(t *testing.T) {
 		if got := c.Model(model).Failover; got != want {
 			t.Errorf("failover of %s = %q, want %q", model, got, want)
 		}
+	}
+}
+
+func TestTheNameOfAnAnswersLimitIsThatOfTheProvider(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://api.openai.com/v1": LimitCompletion, "https://eu.api.openai.com/v1": LimitCompletion, "https://api.deepinfra.com/v1/openai": LimitAsSent, "https://api.openai.com.example.org/v1": LimitAsSent,
+	} {
+		text := "models: [{name: m}]\nproviders: [{name: p, url: \"" + url + "\", models: {m: x}, spend_cap: {day: 1}%s}]\n"
+		if got := mustParse(t, fmt.Sprintf(text, "")).Providers[0].OutputLimit; got != want {
+			t.Errorf("at %s it is %q, want %q", url, got, want)
+		}
+		if got := mustParse(t, fmt.Sprintf(text, ", output_limit: max_tokens")).Providers[0].OutputLimit; got != LimitTokens {
+			t.Errorf("at %s, told max_tokens, it is %q", url, got)
+		}
+	}
+	errs := mistakes(t, "models: [{name: m}]\nproviders: [{name: p, url: \"https://x.org/v1\", models: {m: x}, spend_cap: {day: 1}, output_limit: tokens}]\n")
+	if len(errs) != 1 || errs[0].Path != "providers[0].output_limit" {
+		t.Errorf("mistakes = %v, want one of output_limit", errs)
 	}
 }
 

@@ -88,6 +88,11 @@ func (r *report) keys(c *Config) {
 			r.problem(p+".name", "name it differently", "%s is the name of vllmdeck's own requests", k.Name)
 		}
 		names[k.Name] = i
+		switch k.Failover {
+		case "", FailoverNever, FailoverDown, FailoverOverload:
+		default:
+			r.problem(p+".failover", "write never, down or overload", "%q is not a way to fail over", k.Failover)
+		}
 		if k.Key.Ref == "" {
 			r.missing(p, "key", `key: "env:NAME" or "file:PATH"`)
 			continue
@@ -114,6 +119,9 @@ func (r *report) times(c *Config) {
 	r.positive("gateway.idle_timeout", g.IdleTimeout)
 	if g.TTFTTarget < 0 {
 		r.problem("gateway.ttft_target", "leave it out for none", "cannot be negative")
+	}
+	if k := g.KeepAlive; k != 0 && k < time.Second {
+		r.problem("gateway.keep_alive", "15s is usual; leave it out for none", "less than a second is no silence")
 	}
 	r.positive("gateway.answer_timeout", g.AnswerTimeout)
 	r.positive("gateway.stream_timeout", g.StreamTimeout)

@@ -43,7 +43,15 @@ type KeyLimits struct {
 	Day      *Nanos   `json:"budget_day_usd,omitempty"`      // of actual cost, in the host's days; nil: no limit
 	Month    *Nanos   `json:"budget_month_usd,omitempty"`
 	Priority string   `json:"priority,omitempty"` // one of the Priority… constants; "": normal
+	Failover string   `json:"failover,omitempty"` // when a paid API may serve it: one of the Failover… constants; "": as its model says
 }
+
+// When a paid API may serve the requests of a key. Of this and what the config says of the model, the stricter one holds.
+const (
+	FailoverNever    = "never"
+	FailoverDown     = "down"     // when no worker can, and none will soon
+	FailoverOverload = "overload" // also when workers have too much to do
+)
 
 // Priority classes of keys: their shares of the places that become free while requests wait are
 // as 16 to 4 to 1.

@@ -58,8 +58,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 			return f, nil
 		}
 		c.ended(outcome, "", route.Succeeded)
-	case status == http.StatusTooManyRequests, status == http.StatusUnauthorized, status == http.StatusForbidden,
-		status/100 != 4 && status != http.StatusNotImplemented:
+	case !clientsFault(status):
 		return complaint(status, errorText(status, b), rep.get("Retry-After")), nil
 	default:
 		// The request is at fault: every worker would say the same, so this one's words are passed on.
@@ -81,6 +80,15 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 		return nil, gone(c.out.err)
 	}
 	return nil, nil
+}
+
+// clientsFault reports whether a worker's status says that the request is at fault, and not the worker or us.
+func clientsFault(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusUnauthorized, http.StatusForbidden:
+		return false
+	}
+	return status/100 == 4 || status == http.StatusNotImplemented
 }
 
 // check reads a whole 2xx answer and says what is wrong with it.

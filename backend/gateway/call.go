@@ -50,6 +50,9 @@ type call struct {
 	died  int           // workers that died with this request
 	busy  bool          // a worker that was to serve it had too much to do
 
+	failover string // when a provider may serve its key; "": as the model says
+	barred   bool   // a provider has the model, and the key may not use it
+
 	who   caller
 	stake stake // of its key's limits
 
@@ -57,6 +60,7 @@ type call struct {
 	line  cutter    // guarded by mu, as taken is
 	taken bool      // Evict has ended the present leg
 
+	pulse  *pulse  // keeps the client's connection alive; nil: nobody does
 	sequel *sequel // the answer has lost a worker in its middle, and goes on
 	passed bool    // the client has something of the present leg
 
@@ -120,7 +124,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 		}
 	}
 	c.row = &api.Request{
-		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
+		ID: newID(now), Client: clientID(r.Header), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
 	}
 	if c.id = requestID(r.Header); c.id == "" {
@@ -154,8 +158,11 @@ func (c *call) run() error {
 	}
 	ctx := c.r.Context()
 	c.until = c.total()
+	c.keepAlive()
 	for {
+		c.pulse.rest()
 		l, err := c.place(ctx)
+		c.pulse.wake()
 		if err != nil {
 			return c.unplaced(err)
 		}
@@ -187,10 +194,7 @@ func (c *call) resolve() error {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
-		if c.who.quota != nil {
-			return noModel(c.req.model)
-		}
-		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
+		return c.who.noModel(c.req.model)
 	}
 	c.note(func(r *api.Request) { r.Model, r.Stream = model, c.req.stream })
 	cost := c.r.Header["X-Vllmdeck-Cost"]
@@ -215,6 +219,10 @@ func (c *call) unplaced(err error) error {
 	return c.lost(c.sequel.cause, r)
 }
 
+// leastTime is how much of a call's time must be left for another try to make sense. Where its model takes longer to the
+// first token on the mean, that is.
+const leastTime = time.Second
+
 // again decides whether another upstream is tried after f.
 func (c *call) again(f *fault) bool {
 	if f.final || c.r.Context().Err() != nil {
@@ -228,6 +236,9 @@ func (c *call) again(f *fault) bool {
 		if c.died++; c.died >= 2 {
 			return false
 		}
+	}
+	if left := c.until.Sub(time.Now()); left < max(leastTime, c.turns.pace.prefill()) {
+		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
 		c.moved = true
@@ -343,14 +354,19 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		wait = c.patience(now, c.g.ttftTimeout())
 	}
 	if c.sequel != nil {
-		if f := c.prepare(ctx); f != nil {
+		c.pulse.rest()
+		f := c.prepare(ctx)
+		c.pulse.wake()
+		if f != nil {
 			return f, nil
 		}
 		if c.sequel.over {
 			return c.closing()
 		}
 	}
+	c.pulse.rest()
 	rep, err := c.send(ctx, &c.lease, wait)
+	c.pulse.wake()
 	if err != nil {
 		f := c.broken(err)
 		c.offWire()
@@ -372,7 +388,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	if c.out.sent {
-		return unfit(rep), nil
+		return c.unstreamed(rep)
 	}
 	return c.answer(rep, &whole)
 }

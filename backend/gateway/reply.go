@@ -205,7 +205,11 @@ func (c *call) message(msg *buf, l *Lease, host, prefix string) [][]byte {
 
 // edits is what must change in the client's body for an upstream that knows the model as name.
 func (c *call) edits(dst []edit, name string) []edit {
-	dst = c.req.edits(dst, name)
+	limit := ""
+	if c.d.name == "chat" { // the others have one name for it
+		limit = c.lease.Limit
+	}
+	dst = c.req.edits(dst, name, limit)
 	if s := c.sequel; s != nil {
 		dst = s.terms.edits(dst, c.d, c.req.body, c.tap.text, c.tap.thought, s.sent)
 		sortEdits(dst)

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"backend/sim":                  {},
 	"backend/gateway":              {"backend/route"},
 	"backend/keys":                 {},
+	"backend/modelcache":           {},
 	"backend/ledger":               {"backend/cost"},
 	"backend/provider":             {"backend/cost"},
 	"backend/launch":               {"config"},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 
 // testPackages hold suites that tests of several packages run; nothing of the product imports
 // them.
-var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/provider/providertest", "backend/sim/simtest"}
+var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/modelcache/hubtest", "backend/provider/providertest", "backend/sim/simtest"}
 
 func TestImportDirections(t *testing.T) {
 	type pkg struct {

@@ -135,7 +135,7 @@ func (k *keeper) list(ctx context.Context) ([]api.Key, error) {
 	} else {
 		state = k.cfg.State
 		for _, c := range k.cfg.Keys {
-			out = append(out, api.Key{Name: c.Name, Source: api.KeyFromConfig})
+			out = append(out, api.Key{Name: c.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: c.Failover}})
 		}
 	}
 	made, err := readKeys(ctx, state)

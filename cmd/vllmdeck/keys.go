@@ -39,6 +39,7 @@ var keyFlags = []struct{ flag, arg, usage string }{
 	{"budget-day", keys.ArgDay, "USD per day of this host"},
 	{"budget-month", keys.ArgMonth, "USD per month"},
 	{"priority", keys.ArgPriority, "high, normal or low: its share of the places while requests wait (16 : 4 : 1)"},
+	{"failover", keys.ArgFailover, "never, down or overload: when a paid provider may serve it, if its model allows as much (default: as the model says)"},
 	{"expires", keys.ArgExpires, "when it ends: 30d, 12h, 2027-01-31 (default: never)"},
 }
 
@@ -187,7 +188,7 @@ func keysSetCmd(g *globals) *cobra.Command {
 				return err
 			}
 			if len(limits) == 0 {
-				return &exitError{code: exitUsage, err: errors.New("say what is to change: --rpm, --tpm, --parallel, --budget-day, --budget-month, --models, --priority, --expires")}
+				return &exitError{code: exitUsage, err: errors.New("say what is to change: --rpm, --tpm, --parallel, --budget-day, --budget-month, --models, --priority, --failover, --expires")}
 			}
 			return g.orderKey(cmd, api.Action{Verb: api.KeySet, Target: args[0], Args: limits}, "changed")
 		},

@@ -96,7 +96,7 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 // "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | file PATH REGEXP")
+		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP | dead PID")
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -119,6 +119,12 @@ func awaited(ts *testscript.TestScript, args []string) error {
 		}
 		return err
 	}
+	if args[0] == "dead" {
+		if pid, err := strconv.Atoi(args[1]); err != nil || processBirth(pid) != "" {
+			return fmt.Errorf("it runs, or is no pid: %w", err)
+		}
+		return nil
+	}
 	s, err := engineOf(ts)
 	if err != nil || args[0] == "engine" {
 		return err
@@ -136,6 +142,20 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			}
 		}
 		return fmt.Errorf("keys are %+v", s.Keys)
+	}
+	if args[0] == "roll" {
+		for _, r := range s.Rolls {
+			if r.State != args[1] {
+				return fmt.Errorf("rolls are %+v", s.Rolls)
+			}
+		}
+		return nil
+	}
+	if args[0] == "crashes" {
+		if got := len(s.Crashes); strconv.Itoa(got) != args[1] {
+			return fmt.Errorf("%d crashes", got)
+		}
+		return nil
 	}
 	w, ok := findWorker(s, args[0])
 	switch {
