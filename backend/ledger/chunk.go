@@ -21,12 +21,11 @@ var errTold = errors.New("rows were written before")
 type inserts struct{ all, common [len(chunkRows)]*sql.Stmt }
 
 func (s *inserts) prepare(ctx context.Context, db *sql.DB, on string) (err error) {
-	few := ownColumns[:len(ownColumns)-len(rareColumns)]
 	for i, n := range chunkRows {
-		if s.all[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, ownColumns, nil, n)+on, len(shapeColumns))); err != nil {
+		if s.all[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, ownColumns, nil, nil, n)+on, len(shapeColumns))); err != nil {
 			return fmt.Errorf("prepare ledger statements: %w", err)
 		}
-		if s.common[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, few, rareColumns, n)+on, len(shapeColumns))); err != nil {
+		if s.common[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, mostColumns, rareColumns, usualValues, n)+on, len(shapeColumns))); err != nil {
 			return fmt.Errorf("prepare ledger statements: %w", err)
 		}
 	}

@@ -185,12 +185,12 @@ func (r *row) args(to []any, common bool) []any {
 	if common {
 		return to
 	}
-	return append(to, r.Usage.CacheWrite, r.Usage.Reasoning, r.Queue, r.ITL, r.MaxGap, float(r.Health), r.Client)
+	return append(to, r.Client, r.Usage.CacheWrite, r.Usage.Reasoning, r.Queue, r.ITL, r.MaxGap, float(r.Health))
 }
 
-// common reports whether the rare columns of the row are all 0.
+// common reports whether the rare columns of the row all have their usual values.
 func (r *row) common() bool {
-	return r.Usage.CacheWrite|r.Usage.Reasoning|r.Queue|r.ITL|r.MaxGap == 0 && r.Health == nil && r.Client == ""
+	return r.Usage.CacheWrite|r.Usage.Reasoning|r.Queue|r.ITL|r.MaxGap == 0 && r.Client == "" && r.Health == nil
 }
 
 // span keeps a duration from being negative: a clock that was set back must not take away time.

@@ -106,11 +106,11 @@ var (
 		"price_input", "price_cache_read", "price_cache_write", "price_output",
 		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
 	}
-	ownColumns = append([]string{
-		"id", "started", "input", "cache_read", "output", "ttft", "duration", "share", "actual", "would",
-	}, rareColumns...)
-	// rareColumns are 0, health NULL and client_id empty, in the rows of most answers that came as a whole.
-	rareColumns = []string{"cache_write", "reasoning", "queue", "itl", "max_gap", "health", "client_id"}
+	ownColumns  = slices.Concat(mostColumns, rareColumns)
+	mostColumns = []string{"id", "started", "input", "cache_read", "output", "ttft", "duration", "share", "actual", "would"}
+	// rareColumns have their usual values in the rows of most answers that came as a whole.
+	rareColumns = []string{"client_id", "cache_write", "reasoning", "queue", "itl", "max_gap", "health"}
+	usualValues = []string{"''", "0", "0", "0", "0", "0", "NULL"}
 )
 
 var (
@@ -128,13 +128,13 @@ var (
 		" ON CONFLICT (hour, worker, model, simulated) DO UPDATE SET " + set([]string{"wall", "busy"}, "worker_hour")
 )
 
-func insert(table string, columns []string) string { return insertRows(table, nil, columns, nil, 1) }
+func insert(table string, columns []string) string { return insertRows(table, nil, columns, nil, nil, 1) }
 
 // insertRows inserts n rows that have the values of the shared columns in common: those are
-// bound first, and once. Of the zero columns none is bound.
-func insertRows(table string, shared, own, zero []string, n int) string {
+// bound first, and once. The usual columns have the values that are given here.
+func insertRows(table string, shared, own, usual, values []string, n int) string {
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + table + " (" + strings.Join(slices.Concat(shared, own, zero), ", ") + ") VALUES ")
+	b.WriteString("INSERT INTO " + table + " (" + strings.Join(slices.Concat(shared, own, usual), ", ") + ") VALUES ")
 	for i := range n {
 		sep := "("
 		if i > 0 {
@@ -148,15 +148,8 @@ func insertRows(table string, shared, own, zero []string, n int) string {
 			b.WriteString(sep + "$" + strconv.Itoa(at))
 			sep = ", "
 		}
-		for _, c := range zero {
-			switch c {
-			case "health":
-				b.WriteString(", NULL")
-			case "client_id":
-				b.WriteString(", ''")
-			default:
-				b.WriteString(", 0")
-			}
+		for _, v := range values {
+			b.WriteString(", " + v)
 		}
 		b.WriteString(")")
 	}
