@@ -1,8 +1,10 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -32,6 +34,12 @@ func (b *Backend) Log(ctx context.Context, name string, after uint64) ([]api.Lin
 	if id, ok := strings.CutPrefix(name, "prompt/"); ok {
 		return b.tester.log(id, after, maxLines)
 	}
+	if id, ok := strings.CutPrefix(name, "crash/"); ok {
+		return b.pool.CrashLog(id, after, maxLines)
+	}
+	if name == "crashes" {
+		return b.pool.CrashBook(after, maxLines), nil
+	}
 	if log := b.pool.Logs(name); log != nil {
 		return log.After(after, maxLines), nil
 	}
@@ -53,7 +61,13 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 	}
 	switch a.Verb {
 	case api.WorkerStart:
-		return b.pool.Start(a.Target)
+		switch a.Args["gate"] {
+		case "":
+			return b.pool.Start(a.Target)
+		case "off":
+			return b.pool.StartNow(a.Target)
+		}
+		return fmt.Errorf("%w: gate=%q: want off, or nothing", api.ErrRefused, a.Args["gate"])
 	case api.WorkerStop:
 		return b.pool.Stop(a.Target)
 	case api.WorkerRestart:
@@ -62,6 +76,29 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.pool.Drain(a.Target)
 	case api.WorkerResume:
 		return b.pool.Resume(a.Target)
+	case api.WorkerSleep:
+		level, err := strconv.Atoi(cmp.Or(a.Args["level"], "0"))
+		if err != nil {
+			return fmt.Errorf("%w: level=%q: want 1 or 2", api.ErrRefused, a.Args["level"])
+		}
+		return b.pool.Sleep(a.Target, level)
+	case api.WorkerWake:
+		return b.pool.WakeUp(a.Target)
+	case api.WorkerFix:
+		return b.pool.Fix(a.Target, argLines(a, "set"), argLines(a, "unset"), argLines(a, "env"))
+	case api.WorkerUnfix:
+		return b.pool.Unfix(a.Target)
+	case api.ModelRoll, api.ModelUnroll:
+		model, ok := b.upstreams.Resolve(a.Target)
+		if !ok {
+			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
+		}
+		if a.Verb == api.ModelUnroll {
+			return b.pool.Unroll(model)
+		}
+		return b.pool.Roll(model, a.Args["alone"] == "true")
+	case api.StrayEnd:
+		return b.machine.endStray(b.life, a, b.notice)
 	case api.PromptSend:
 		if _, ok := b.upstreams.Resolve(a.Target); !ok {
 			return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
@@ -85,6 +122,19 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.reload(ctx)
 	case api.KeyCreate, api.KeySet, api.KeyRotate, api.KeyRevoke:
 		return b.orderKeys(ctx, a)
+	case api.CacheFetch, api.CacheCancel, api.CacheRemove:
+		return b.orderCache(ctx, a)
 	}
 	return fmt.Errorf("%w: no verb %q", api.ErrUnknown, a.Verb)
+}
+
+// argLines are the values of an argument that holds one a line.
+func argLines(a api.Action, name string) []string {
+	var out []string
+	for line := range strings.SplitSeq(a.Args[name], "\n") {
+		if line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
 }

@@ -20,11 +20,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/backend/ledger"
+	"github.com/vllmdeck/vllmdeck/backend/modelcache"
 	"github.com/vllmdeck/vllmdeck/backend/quality"
 	"github.com/vllmdeck/vllmdeck/backend/worker"
 	"github.com/vllmdeck/vllmdeck/config"
@@ -65,17 +67,22 @@ type Backend struct {
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
 	keys      *keys.Store
+	captures  *capture.Store
 	estimates estimates
 	recorder  *metrics.Recorder
 	exporter  *metrics.Exporter
 	gpus      *metrics.GPUs
+	machine   *machine
 	host      *metrics.HostReader
 	scrapes   *http.Client
-	answers   *quality.Distribution
-	ratings   *quality.Queue
-	recent    recent
-	notices   noticeBoard
-	tester    *tester
+
+	metricNames metricNames
+	answers     *quality.Distribution
+	ratings     *quality.Queue
+	recent      recent
+	notices     noticeBoard
+	tester      *tester
+	cache       *modelcache.Cache
 
 	reloading sync.Mutex
 	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
@@ -106,15 +113,22 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	for _, text := range l.Found().Notices {
 		b.notice(api.Notice{Level: "warning", Text: text})
 	}
+	b.captures = capture.New(o.Config.State, b.log)
 	b.recorder = metrics.NewRecorder(b.started)
 	b.exporter = metrics.NewExporter(o.Version)
 	b.gpus = metrics.NewGPUs(b.log)
+	b.gpus.Xid = func(card string, x api.Xid, serious bool) { b.notice(toldXid(card, x, serious)) }
 	b.host = &metrics.HostReader{}
 	b.scrapes = newScrapeClient()
+	b.metricNames.notice = b.notice
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
 	local := &launch.Local{Shim: append(slices.Clone(o.Self), "shim"), Secrets: func() []string { return *b.secrets.Load() }, Runtime: o.Runtime, Log: b.log}
+	local.Buried = func(name string, n int) {
+		b.notice(api.Notice{Level: "warning", Worker: name, Text: fmt.Sprintf("%s: its shim died while no engine looked after it; what it left (%d processes) was ended", name, n)})
+	}
+	b.machine = &machine{local: local, gpus: b.gpus}
 	cleanup := ""
 	if o.Lease != "" {
 		cleanup = o.Config.State
@@ -123,11 +137,14 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Listens: launch.Listens, Redact: launch.Redact,
-		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
+		GPUs:    func() ([]api.GPU, bool) { return b.machine.cards(), b.gpus.Settled() },
+		Hung:    func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
+		Waiting: func(model string) bool { return b.gateway.Waiting(model) },
 	})
 	b.providers = &providers{ledger: l}
 	b.upstreams = newUpstreams(b.pool, b.providers)
 	b.gateway = b.newGateway(o.Config)
+	b.cache = modelcache.New(modelcache.Options{Env: CacheEnv, Log: b.log, Notice: b.notices.add}) // it logs for itself
 	b.tester = &tester{gateway: &inproc{handler: b.gateway}, key: b.gateway.Internal, find: b.recent.find}
 	b.money.Store(&money{})
 	if err := b.apply(ctx, o.Config); err != nil {
@@ -146,13 +163,26 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		// The gateway takes 0 for its default, the config for none.
 		Queue: cmp.Or(c.Gateway.Queue, -1), QueueWait: cmp.Or(c.Gateway.QueueWait, -1), TTFTTarget: c.Gateway.TTFTTarget,
 		TTFTTimeout: c.Gateway.TTFTTimeout, IdleTimeout: c.Gateway.IdleTimeout,
-		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, Continue: *c.Gateway.Continue,
+		AnswerTimeout: c.Gateway.AnswerTimeout, StreamTimeout: c.Gateway.StreamTimeout, KeepAlive: c.Gateway.KeepAlive, Continue: *c.Gateway.Continue,
 		Health: b.health, CostComparison: b.costComparison, Metrics: b.exporter.Handler(),
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
+		Captured: b.capture,
 		Estimate: b.estimate,
+		Repeated: b.pool.Repeat,
+		Wanted:   b.pool.Wanted,
 	}
+}
+
+// capture keeps the texts of a request whose key is to have them kept.
+func (b *Backend) capture(r *api.Request, prompt, answer string, more bool) {
+	e := capture.Entry{
+		ID: r.ID, Client: r.Client, Started: r.Started, Key: r.Key, Route: r.Route, Model: r.Model, Outcome: r.Outcome,
+		Prompt: capture.Head(prompt), Answer: capture.Head(answer),
+	}
+	e.Cut = more || len(e.Prompt) < len(prompt) || len(e.Answer) < len(answer)
+	b.captures.Offer(e)
 }
 
 // rate has an answer's health rated off the hot path.
@@ -192,8 +222,10 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 		b.log.Error("what providers have cost is not known yet", "error", err) // it is asked again
 	}
 	b.upstreams.apply(c)
+	b.cache.Need(CacheNeeds(c))
 	b.pricing.Store(p)
 	b.config.Store(c)
+	b.captures.Limit(c.Capture.Keep, int64(c.Capture.Size))
 	b.gateway.Keys.Simulated(c.Simulated())
 	b.gateway.Keys.Set(list)
 	return nil
@@ -304,10 +336,18 @@ func (b *Backend) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(inner)
 	g.Go(func() error { return b.pool.Run(gctx) })
 	g.Go(func() error { return b.gpus.Run(gctx) })
+	g.Go(func() error {
+		b.machine.watch(gctx, b.notice, b.notices.set, func(err error) { b.log.Warn("processes not read", "error", err) })
+		return nil
+	})
 	g.Go(func() error { return b.ratings.Run(gctx) })
+	g.Go(func() error { return b.captures.Run(gctx) })
 	g.Go(func() error { return b.publish(gctx) })
 	g.Go(func() error { return b.keepTime(gctx) })
 	g.Go(func() error { return b.countMoney(gctx) })
+	if !b.opts.Demo {
+		g.Go(func() error { return b.cache.Run(gctx) })
+	}
 	front, closeFront := context.WithCancel(inner)
 	defer closeFront()
 	frontDone := make(chan struct{})

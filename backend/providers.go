@@ -37,6 +37,9 @@ type paidAPI struct {
 // specOf makes what a Provider is built from.
 func specOf(c *config.Provider) provider.Spec {
 	s := provider.Spec{Name: c.Name, URL: c.URL, Key: c.Key.Val, Models: map[string]provider.Model{}, Day: c.SpendCap.Day, Month: c.SpendCap.Month}
+	if c.OutputLimit != config.LimitAsSent {
+		s.Limit = c.OutputLimit
+	}
 	for ours, theirs := range c.Models {
 		s.Models[ours] = provider.Model{Name: theirs, Ref: c.PriceRef(ours)}
 	}
@@ -196,7 +199,7 @@ func (p *providers) lease(a *paidAPI) gateway.Lease {
 	a.mu.Unlock()
 	call := a.Begin()
 	return gateway.Lease{
-		URL: call.URL(), Client: call.Client(),
+		URL: call.URL(), Client: call.Client(), Limit: call.Limit(),
 		Reserve: func(n gateway.Need) (string, error) {
 			if !p.ledger.Durable() {
 				return "", errors.New(stateWords[api.ProviderUnaccountable])

@@ -56,13 +56,17 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Workers: b.pool.Statuses(),
 
 		Providers: b.providers.statuses(now),
-		GPUs:      append([]api.GPU{}, b.gpus.Latest()...),
+		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
+		Rolls:     b.pool.Rolls(),
+		Advice:    b.pool.Advice(now),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
 		Notices:   trimNotices(b.notices.list()),
+		Cache:     b.cacheState(),
 	}
+	s.Strays = b.machine.list(s.GPUs)
 	p := b.pricing.Load()
 	ttft := b.recent.ttft95(now.Add(-time.Minute))
 	for i := range s.Workers {
@@ -82,7 +86,9 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
-	s.Keys, s.Requests = keys, b.requests(requestsRoom-size)
+	crashes, more := trimCrashes(b.pool.Crashes())
+	size += more + trimFixes(s.Workers, s.Advice) + machineSize(s.GPUs, s.Strays)
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-trimCache(s.Cache, requestsRoom-size))
 	return s
 }
 
@@ -115,7 +121,7 @@ func allSimulated(workers []api.Worker) bool {
 }
 
 // status is the state of the whole: ok if every model has all its workers ready, degraded if
-// every model can be served, down otherwise. A model that a provider takes over can be served; one
+// every model can be served, down otherwise. A worker that sleeps serves: a request wakes it. A model that a provider takes over can be served; one
 // that has no worker at all is whole while its provider takes requests.
 func status(models []api.Model) string {
 	worst := "ok"
@@ -123,7 +129,7 @@ func status(models []api.Model) string {
 		switch {
 		case !m.Servable():
 			return "down"
-		case m.Ready < m.Workers:
+		case m.Ready+m.Asleep < m.Workers: // one that sleeps is as it should be
 			worst = "degraded"
 		}
 	}

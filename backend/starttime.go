@@ -15,6 +15,9 @@ func comesWithin(w *api.Worker, d time.Duration, now time.Time) bool {
 	for _, p := range w.LastStart {
 		took += time.Duration(p.Seconds * float64(time.Second))
 	}
+	if w.Blocked != "" {
+		return false // nobody knows for how long
+	}
 	switch w.State {
 	case api.Starting:
 		left := took - now.Sub(w.Since)
@@ -23,6 +26,9 @@ func comesWithin(w *api.Worker, d time.Duration, now time.Time) bool {
 		// A phase that is not done is where its last start failed: the next one may fail too.
 		failed := slices.ContainsFunc(w.Phases, func(p api.PhaseTime) bool { return !p.Done })
 		return !failed && w.NextStart.Sub(now)+took <= d
+	}
+	if wakes(w) {
+		return true // in seconds, but for its turn: who waits for that in vain goes elsewhere in the end
 	}
 	return false // it stalls: nobody knows for how long
 }

@@ -149,8 +149,11 @@ func (u *upstreams) Models() []api.Model {
 			}
 			am.Workers++
 			am.Simulated = am.Simulated || w.Simulated
-			if routable(&w) {
+			switch {
+			case routable(&w):
 				am.Ready++
+			case wakes(&w):
+				am.Asleep++
 			}
 			if w.MaxLen > 0 && (am.MaxLen == 0 || w.MaxLen < am.MaxLen) {
 				am.MaxLen = w.MaxLen
@@ -167,12 +170,9 @@ func routable(w *api.Worker) bool { return w.State == api.Ready && !w.Stalled }
 func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Candidate {
 	now := time.Now()
 	n := u.names.Load()
-	paid := false // a provider would take the request now
 	for _, a := range n.paid[model] {
 		i := slices.IndexFunc(n.models, func(m config.Model) bool { return m.Name == model })
-		c := u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now)
-		paid = paid || c.Ready && !c.Open
-		dst = append(dst, c)
+		dst = append(dst, u.paid.candidate(a, model, n.models[i].Failover == config.FailoverOverload, now))
 	}
 	for _, name := range n.workers[model] {
 		w, inFlight := u.pool.Peek(name)
@@ -185,8 +185,7 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 		s.mu.Unlock()
 		dst = append(dst, route.Candidate{
 			ID: name, Ready: routable(w), InFlight: inFlight, MaxSeqs: w.MaxSeqs, Waiting: or0(w.Waiting), KV: or0(w.KV), Open: open, Busy: busy,
-			// Who has an alternative does not wait for what will hardly come in time.
-			Coming: coming(w) && (!paid || comesWithin(w, n.wait, now)), State: stateWord(w, busy),
+			Coming: coming(w), Late: !comesWithin(w, n.wait, now), State: stateWord(w, busy),
 		})
 	}
 	return dst
@@ -194,13 +193,20 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 
 // coming says whether a worker that is not routable will be without anybody's doing.
 func coming(w *api.Worker) bool {
-	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
+	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled || wakes(w)
+}
+
+// wakes says whether a worker sleeps, or is about to: a request for its model wakes it.
+func wakes(w *api.Worker) bool {
+	return w.State == api.Asleep || w.State == api.Draining && w.Phase != ""
 }
 
 func stateWord(w *api.Worker, busy bool) string {
 	switch {
 	case w.Stalled:
 		return "stalled"
+	case w.Phase != "" && wakes(w):
+		return w.Phase
 	case busy && w.State == api.Ready:
 		return "busy, by its own word"
 	}

@@ -24,7 +24,8 @@ type healthModel struct {
 	Name    string `json:"name"`
 	Ready   int    `json:"ready_workers"`
 	Workers int    `json:"workers"`
-	Backed  bool   `json:"backed,omitempty"` // a provider would take a request now
+	Asleep  int    `json:"asleep_workers,omitempty"` // a request wakes them
+	Backed  bool   `json:"backed,omitempty"`         // a provider would take a request now
 }
 
 type healthWorker struct {
@@ -44,7 +45,7 @@ func (b *Backend) health() (view any, code int) {
 		Models: []healthModel{}, Workers: []healthWorker{},
 	}
 	for _, m := range models {
-		v.Models = append(v.Models, healthModel{m.Name, m.Ready, m.Workers, m.Backed})
+		v.Models = append(v.Models, healthModel{m.Name, m.Ready, m.Workers, m.Asleep, m.Backed})
 	}
 	for _, w := range b.pool.Statuses() {
 		v.Workers = append(v.Workers, healthWorker{w.Name, w.Model, w.State, w.Phase, w.Simulated})

@@ -10,6 +10,7 @@ type Config struct {
 	Grace        time.Duration `yaml:"grace"`         // how long an ending engine waits for requests; default 30s
 	TLS          *TLS          `yaml:"tls"`           // none: plain HTTP
 	Keys         []Key         `yaml:"keys"`          // client keys; none: no key is asked for
+	Capture      Capture       `yaml:"capture"`       // of the keys that keep their prompts and answers
 	MediaDomains []string      `yaml:"media_domains"` // hosts that media URLs in requests may name
 	Gateway      Gateway       `yaml:"gateway"`
 	Models       []Model       `yaml:"models"`
@@ -35,6 +36,18 @@ type TLS struct {
 type Key struct {
 	Name string `yaml:"name"`
 	Key  Secret `yaml:"key"` // env:NAME or file:PATH
+
+	// Failover is when a provider may serve its requests: never, down or overload. The model's word holds too: the
+	// stricter one of both. Default: the model's alone.
+	Failover string `yaml:"failover"`
+
+	Capture bool `yaml:"capture"` // its prompts and answers are kept, as Config.Capture says
+}
+
+// Capture is how long prompts and answers are kept of the keys that ask for it.
+type Capture struct {
+	Keep time.Duration `yaml:"keep"` // default 168h
+	Size Bytes         `yaml:"size"` // of all texts; default 256MiB
 }
 
 // Gateway is how requests are served.
@@ -49,6 +62,7 @@ type Gateway struct {
 	IdleTimeout   time.Duration `yaml:"idle_timeout"`   // silence between events that makes us try another worker, or give up; default 60s
 	AnswerTimeout time.Duration `yaml:"answer_timeout"` // the whole of an answer that is not streamed, all tries together; default 10m
 	StreamTimeout time.Duration `yaml:"stream_timeout"` // the whole of a stream; default 4h
+	KeepAlive     time.Duration `yaml:"keep_alive"`     // silence after which the client of a stream gets a comment; default 0: none
 }
 
 // Model is a name that clients may ask for. Models named only by workers exist too.
@@ -73,7 +87,17 @@ type Worker struct {
 	Start        *bool         `yaml:"start"`   // start with the engine; default true
 	Restart      Restart       `yaml:"restart"`
 	StartTimeout time.Duration `yaml:"start_timeout"` // to ready; default 30m
+	GPUWait      time.Duration `yaml:"gpu_wait"`      // how long a start waits for GPU memory that others hold; 0s: not at all, and it is not looked; default 2m
 	StopTimeout  time.Duration `yaml:"stop_timeout"`  // drain, then SIGTERM, then the tree is killed; default 30s
+	Sleep        *Sleep        `yaml:"sleep"`         // none: the worker never sleeps
+}
+
+// Sleep lets a worker sleep: its weights leave the GPU, its process stays, a request for its model wakes it.
+type Sleep struct {
+	After time.Duration `yaml:"after"` // without a request it falls asleep; default 0: not by itself
+	Level int           `yaml:"level"` // 1 (default): the weights wait in host memory; 2: they are loaded anew
+	Stay  time.Duration `yaml:"stay"`  // least time awake before its GPU goes to another that is waited for; default 5s
+	Share string        `yaml:"share"` // workers with the same text take turns, beside those on the same GPU; default none
 }
 
 // VLLM is a server that we start.
@@ -113,6 +137,10 @@ type Provider struct {
 	Models   map[string]string `yaml:"models"` // our name: theirs
 	Prices   map[string]string `yaml:"prices"` // our name: provider/model of the price table; default Name/theirs
 	SpendCap SpendCap          `yaml:"spend_cap"`
+
+	// OutputLimit is what it calls the greatest length of a chat's answer: one of the Limit… constants. Default:
+	// max_completion_tokens at OpenAI, as-sent elsewhere.
+	OutputLimit string `yaml:"output_limit"`
 }
 
 // SpendCap bounds what a provider may cost. A nil limit is none.

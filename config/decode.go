@@ -193,6 +193,7 @@ func structHint(t reflect.Type, n ast.Node) string {
 	short := map[reflect.Type]string{
 		reflect.TypeFor[Restart]():  "restart: {policy: %s}",
 		reflect.TypeFor[VLLM]():     "vllm: {path: %s}",
+		reflect.TypeFor[Sleep]():    "sleep: {after: %s}",
 		reflect.TypeFor[SpendCap](): "spend_cap: {day: %s}",
 	}
 	if text, ok := scalar(n); ok && short[t] != "" {

@@ -2,6 +2,8 @@ package config
 
 import (
 	"cmp"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -46,6 +48,7 @@ func (c *Config) setDefaults() {
 	}
 	c.Cost.Baseline = DefaultBaseline
 	c.Health.Target = 0.8
+	c.Capture = Capture{Keep: 7 * 24 * time.Hour, Size: 256 << 20}
 	c.Logs = Logs{Size: 20 << 20, Keep: 5}
 	c.State = defaultState()
 }
@@ -53,6 +56,7 @@ func (c *Config) setDefaults() {
 func (w *Worker) setDefaults() {
 	w.Start = new(true)
 	w.StartTimeout = 30 * time.Minute
+	w.GPUWait = 2 * time.Minute
 	w.StopTimeout = 30 * time.Second
 	w.Restart.setDefaults()
 }
@@ -62,6 +66,8 @@ func (v *VLLM) setDefaults() { v.Bin = "vllm" }
 func (s *Sim) setDefaults() {
 	*s = Sim{Seed: 1, Start: time.Second, TTFT: 60 * time.Millisecond, ITL: 12 * time.Millisecond, MaxSeqs: 32, MaxLen: 8192}
 }
+
+func (s *Sleep) setDefaults() { *s = Sleep{Level: 1, Stay: 5 * time.Second} }
 
 func (r *Restart) setDefaults() {
 	*r = Restart{Policy: OnFailure, Base: time.Second, Max: time.Minute, Tries: 3, Window: 30 * time.Minute}
@@ -80,6 +86,22 @@ const (
 	FailoverOverload = "overload" // also when workers have too much to do: the line is full, or the wait is over
 )
 
+// Values of Provider.OutputLimit.
+const (
+	LimitCompletion = "max_completion_tokens" // all that OpenAI's newer models take
+	LimitTokens     = "max_tokens"            // all that some older servers know
+	LimitAsSent     = "as-sent"               // whichever the client writes
+)
+
+// defaultLimit is OutputLimit where the config does not say. OpenAI's reasoning models refuse max_tokens, and
+// all of its models take max_completion_tokens.
+func defaultLimit(address string) string {
+	if u, err := url.Parse(address); err == nil && (u.Hostname() == "api.openai.com" || strings.HasSuffix(u.Hostname(), ".api.openai.com")) {
+		return LimitCompletion
+	}
+	return LimitAsSent
+}
+
 // fill sets the defaults that depend on other keys.
 func (c *Config) fill() {
 	for i := range c.Models {
@@ -87,6 +109,9 @@ func (c *Config) fill() {
 			c.Models[i].Baseline = c.Cost.Baseline
 		}
 		c.Models[i].Failover = cmp.Or(c.Models[i].Failover, FailoverDown)
+	}
+	for i := range c.Providers {
+		c.Providers[i].OutputLimit = cmp.Or(c.Providers[i].OutputLimit, defaultLimit(c.Providers[i].URL))
 	}
 	if p := c.Cost.PerToken; p != nil && p.Cached == nil {
 		p.Cached = new(p.Input)

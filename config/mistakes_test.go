@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,10 +48,18 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"target":               {tiny + "health: {target: 80}\n", 3, 18, "health.target", "share", "0.8"},
 		"timeout of zero":      {tiny + "gateway: {ttft_timeout: 0s}\n", 3, 25, "gateway.ttft_timeout", "more than 0", ""},
 
+		"sleep in short":     {w + "  - {name: w0, model: m, sim: {}, sleep: 10m}", 2, 42, "workers[0].sleep", "want keys", "sleep: {after: "},
+		"level of sleep":     {w + "  - {name: w0, model: m, sim: {}, sleep: {level: 3}}", 2, 50, "workers[0].sleep.level", "1 or 2", "host memory"},
+		"share of sleep":     {w + "  - {name: w0, model: m, sim: {}, sleep: {share: a b}}", 2, 50, "workers[0].sleep.share", "cannot be used", "gpu0"},
+		"sleep without flag": {w + "  - {name: w0, model: m, sleep: {}, vllm: {path: o/m, args: [--no-enable-sleep-mode]}}", 2, 33, "workers[0].sleep", "needs --enable-sleep-mode", "drop"},
+		"sleep without mode": {w + "  - {name: w0, model: m, sleep: {}, vllm: {path: o/m, env: {VLLM_SERVER_DEV_MODE: \"0\"}}}", 2, 33, "workers[0].sleep", "VLLM_SERVER_DEV_MODE=1", "drop"},
+
 		"listen port alone":       {tiny + "listen: 8090\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen host alone":       {tiny + "listen: 127.0.0.1\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen port":             {tiny + "listen: 127.0.0.1:70000\n", 3, 9, "listen", "0 to 65535", ""},
 		"exposed without keys":    {tiny + "listen: 0.0.0.0:8090\n", 3, 9, "listen", "without keys", "keys:"},
+		"capture for ever":        {tiny + "capture: {keep: 0s}\n", 3, 17, "capture.keep", "more than 0", ""},
+		"keep alive":              {tiny + "gateway: {keep_alive: 10ms}\n", 3, 23, "gateway.keep_alive", "no silence", "15s"},
 		"ttft target":             {tiny + "gateway: {ttft_target: -1s}\n", 3, 24, "gateway.ttft_target", "negative", ""},
 		"all hosts without keys":  {tiny + "listen: \":8090\"\n", 3, 9, "listen", "without keys", "keys:"},
 		"half of tls":             {tiny + "tls: {cert: a}\n", 3, 6, "tls", "belong together", ""},
@@ -319,6 +328,24 @@ func TestFailoverIsForOutagesUnlessTheConfigSaysOtherwise(t *testing.T) {
 	}
 }
 
+func TestTheNameOfAnAnswersLimitIsThatOfTheProvider(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://api.openai.com/v1": LimitCompletion, "https://eu.api.openai.com/v1": LimitCompletion, "https://api.deepinfra.com/v1/openai": LimitAsSent, "https://api.openai.com.example.org/v1": LimitAsSent,
+	} {
+		text := "models: [{name: m}]\nproviders: [{name: p, url: \"" + url + "\", models: {m: x}, spend_cap: {day: 1}%s}]\n"
+		if got := mustParse(t, fmt.Sprintf(text, "")).Providers[0].OutputLimit; got != want {
+			t.Errorf("at %s it is %q, want %q", url, got, want)
+		}
+		if got := mustParse(t, fmt.Sprintf(text, ", output_limit: max_tokens")).Providers[0].OutputLimit; got != LimitTokens {
+			t.Errorf("at %s, told max_tokens, it is %q", url, got)
+		}
+	}
+	errs := mistakes(t, "models: [{name: m}]\nproviders: [{name: p, url: \"https://x.org/v1\", models: {m: x}, spend_cap: {day: 1}, output_limit: tokens}]\n")
+	if len(errs) != 1 || errs[0].Path != "providers[0].output_limit" {
+		t.Errorf("mistakes = %v, want one of output_limit", errs)
+	}
+}
+
 func TestJunkEndsSoonWithAnError(t *testing.T) {
 	bomb := "workers:\n  - &w {name: w0, model: m, vllm: &v {path: p, args: &a [" + strings.Repeat("x, ", 1000) + "]}}\n" + strings.Repeat("  - *w\n", 10_000)
 	loop := "workers:\n  - &w {<<: *w, name: w0}\n"
@@ -389,4 +416,21 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("what Parse took, Validate refuses: %v", err)
 		}
 	})
+}
+
+func TestThoseThatSleepMayShareAGPU(t *testing.T) {
+	text := "workers: [{name: w0, model: m, sleep: {}, vllm: {path: o/m, gpus: 0}}, {name: w1, model: n, sleep: {after: 5m, level: 2}, vllm: {path: o/n, gpus: 0}}]"
+	c, err := Reader{}.Parse("a.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(strings.Join(c.Warnings, " "), "is given to") {
+		t.Errorf("warnings = %q: they take turns", c.Warnings)
+	}
+	if got, want := *c.Workers[0].Sleep, (Sleep{Level: 1, Stay: 5 * time.Second}); got != want {
+		t.Errorf("sleep: {} is %+v, want %+v", got, want)
+	}
+	if got, want := *c.Workers[1].Sleep, (Sleep{After: 5 * time.Minute, Level: 2, Stay: 5 * time.Second}); got != want {
+		t.Errorf("sleep is %+v, want %+v", got, want)
+	}
 }

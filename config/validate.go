@@ -88,6 +88,11 @@ func (r *report) keys(c *Config) {
 			r.problem(p+".name", "name it differently", "%s is the name of vllmdeck's own requests", k.Name)
 		}
 		names[k.Name] = i
+		switch k.Failover {
+		case "", FailoverNever, FailoverDown, FailoverOverload:
+		default:
+			r.problem(p+".failover", "write never, down or overload", "%q is not a way to fail over", k.Failover)
+		}
 		if k.Key.Ref == "" {
 			r.missing(p, "key", `key: "env:NAME" or "file:PATH"`)
 			continue
@@ -115,6 +120,9 @@ func (r *report) times(c *Config) {
 	if g.TTFTTarget < 0 {
 		r.problem("gateway.ttft_target", "leave it out for none", "cannot be negative")
 	}
+	if k := g.KeepAlive; k != 0 && k < time.Second {
+		r.problem("gateway.keep_alive", "15s is usual; leave it out for none", "less than a second is no silence")
+	}
 	r.positive("gateway.answer_timeout", g.AnswerTimeout)
 	r.positive("gateway.stream_timeout", g.StreamTimeout)
 	if g.MaxBody <= 0 {
@@ -122,6 +130,10 @@ func (r *report) times(c *Config) {
 	}
 	if g.Queue < 0 {
 		r.problem("gateway.queue", "0 lets none wait", "cannot be negative")
+	}
+	r.positive("capture.keep", c.Capture.Keep)
+	if c.Capture.Size < 1<<20 {
+		r.problem("capture.size", "the default is 256MiB", "the captured texts need at least 1MiB, got %s", c.Capture.Size)
 	}
 	if c.Logs.Size < 64<<10 {
 		r.problem("logs.size", "the default is 20MiB", "a log file needs at least 64KiB, got %s", c.Logs.Size)

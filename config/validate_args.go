@@ -3,6 +3,8 @@ package config
 import (
 	_ "embed"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,13 +137,33 @@ func (r *report) unknownFlag(flag, at string) {
 	if flags[flag] {
 		return
 	}
-	var known []string
-	for f := range flags {
-		known = append(known, f)
-	}
 	hint := "a newer vLLM may know it"
-	if near := nearest(flag, known); near != "" {
+	if near := NearestFlag(flag); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	r.warn(at, hint, "vLLM 0.32 has no flag %s", flag)
 }
+
+// Flag gives the flag that an argument of vllm serve is, in its long form and as vLLM reads it:
+// --max_model_len=5 is --max-model-len, -tp is --tensor-parallel-size, --no-X is --X.
+func Flag(arg string) string {
+	name := canonical(arg)
+	if long, ok := short[name]; ok {
+		return long
+	}
+	return name
+}
+
+var short = map[string]string{"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size", "-q": "--quantization"}
+
+// Refused says why a flag cannot be set for a worker, "" if it can.
+func Refused(arg string) string { return refused[canonical(arg)] }
+
+// KnownFlag says whether vllm serve is known to have a flag. A newer one may have more.
+func KnownFlag(flag string) bool { return vllmFlags()[flag] }
+
+// NearestFlag gives the flag of vllm serve that was likely meant; "" if none is near.
+func NearestFlag(flag string) string { return Nearest(flag, slices.Collect(maps.Keys(vllmFlags()))) }
+
+// Nearest gives the one of some names that a word was likely meant to be; "" if none is near.
+func Nearest(word string, names []string) string { return nearest(word, names) }

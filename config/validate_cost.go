@@ -53,6 +53,11 @@ func (r *report) providers(c *Config) {
 			}
 		}
 		r.spendCap(v.SpendCap, p)
+		switch v.OutputLimit {
+		case "", LimitCompletion, LimitTokens, LimitAsSent:
+		default:
+			r.problem(p+".output_limit", "write max_completion_tokens, max_tokens or as-sent", "%q is no name of an answer's greatest length", v.OutputLimit)
+		}
 	}
 }
 

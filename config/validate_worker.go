@@ -41,6 +41,9 @@ func (r *report) worker(c *Config, i int) {
 		r.problem(p+".port", "leave it out for a free one", "a port is a number from 1 to 65535, got %d", w.Port)
 	}
 	r.positive(p+".start_timeout", w.StartTimeout)
+	if w.GPUWait < 0 {
+		r.problem(p+".gpu_wait", "the default is 2m; 0s: it is not waited for", "cannot be less than 0s")
+	}
 	r.restart(w.Restart, p+".restart")
 	if w.VLLM != nil {
 		r.vllm(w.VLLM, p+".vllm")
@@ -53,6 +56,9 @@ func (r *report) worker(c *Config, i int) {
 	}
 	if w.Attach != "" {
 		r.attach(w, p)
+	}
+	if w.Sleep != nil {
+		r.sleep(w, p+".sleep")
 	}
 	if s := w.Sim; s != nil {
 		if s.MaxSeqs < 1 {
@@ -101,6 +107,28 @@ func (r *report) restart(s Restart, p string) {
 	}
 	if s.Tries < 1 {
 		r.problem(p+".tries", "policy: never starts it once and no more", "must be at least 1")
+	}
+}
+
+// sleep checks the rules by which a worker sleeps.
+func (r *report) sleep(w *Worker, p string) {
+	s := w.Sleep
+	if s.Level != 1 && s.Level != 2 {
+		r.problem(p+".level", "1 keeps the weights in host memory and wakes fast, 2 loads them anew", "the level is 1 or 2, got %d", s.Level)
+	}
+	if s.Share != "" && !keyName.MatchString(s.Share) {
+		r.problem(p+".share", "use letters, digits, _ . and -, e.g. gpu0", "the name %q cannot be used", s.Share)
+	}
+	if w.VLLM == nil {
+		return
+	}
+	if v, ok := w.VLLM.Env["VLLM_SERVER_DEV_MODE"]; ok && v != "1" {
+		r.problem(p, "drop VLLM_SERVER_DEV_MODE from env, or sleep", "sleep needs VLLM_SERVER_DEV_MODE=1: it is set where nothing else is")
+	}
+	if slices.ContainsFunc(w.VLLM.Args, func(a string) bool {
+		return strings.HasPrefix(strings.ReplaceAll(a, "_", "-"), "--no-enable-sleep-mode")
+	}) {
+		r.problem(p, "drop --no-enable-sleep-mode from args, or sleep", "sleep needs --enable-sleep-mode")
 	}
 }
 
@@ -203,13 +231,14 @@ func (r *report) ports(c *Config) {
 
 // gpus warns of one GPU given to two servers. That can be meant: two small models fit.
 func (r *report) gpus(c *Config) {
-	owner := map[string]string{}
+	owner, sleeps := map[string]string{}, map[string]bool{}
 	for i, w := range c.Workers {
+		sleeps[w.Name] = w.Sleep != nil // those take turns
 		if w.VLLM == nil {
 			continue
 		}
 		for j, g := range w.VLLM.GPUs {
-			if who, taken := owner[g]; taken && who != w.Name {
+			if who, taken := owner[g]; taken && who != w.Name && (w.Sleep == nil || !sleeps[who]) {
 				r.warn(fmt.Sprintf("workers[%d].vllm.gpus[%d]", i, j),
 					"each vLLM takes 92 % of a GPU's memory unless --gpu-memory-utilization or --kv-cache-memory-bytes says less",
 					"GPU %s is given to %s and to %s", g, who, w.Name)

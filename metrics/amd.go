@@ -15,23 +15,12 @@ import (
 
 // parseAMD reads "amd-smi metric --json", which is a list of cards or an object that holds
 // one under gpu_data. Any value on any level may be "N/A".
-func parseAMD(out []byte) ([]api.GPU, error) {
-	var cards []map[string]any
-	out = bytes.TrimSpace(out)
-	if bytes.HasPrefix(out, []byte("[")) {
-		if err := json.Unmarshal(out, &cards); err != nil {
-			return nil, fmt.Errorf("read amd-smi: %w", err)
-		}
-	} else {
-		var root struct {
-			Cards []map[string]any `json:"gpu_data"`
-		}
-		if err := json.Unmarshal(out, &root); err != nil {
-			return nil, fmt.Errorf("read amd-smi: %w", err)
-		}
-		cards = root.Cards
+func parseAMD(out []byte) ([]card, error) {
+	cards, err := amdCards(out)
+	if err != nil {
+		return nil, err
 	}
-	var gpus []api.GPU
+	var gpus []card
 	for _, c := range cards {
 		index := amdNumber(c["gpu"])
 		if index == nil {
@@ -45,9 +34,28 @@ func parseAMD(out []byte) ([]api.GPU, error) {
 		g.MemoryUsed = amdBytes(dig(c, "mem_usage", "used_vram"))
 		g.Power = amdNumber(dig(c, "power", "socket_power"))
 		g.Temperature = amdNumber(dig(c, "temperature", "hotspot"))
-		gpus = append(gpus, g)
+		gpus = append(gpus, card{GPU: g})
 	}
 	return gpus, nil
+}
+
+// amdCards gives what amd-smi says of each card.
+func amdCards(out []byte) ([]map[string]any, error) {
+	out = bytes.TrimSpace(out)
+	if bytes.HasPrefix(out, []byte("[")) {
+		var cards []map[string]any
+		if err := json.Unmarshal(out, &cards); err != nil {
+			return nil, fmt.Errorf("read amd-smi: %w", err)
+		}
+		return cards, nil
+	}
+	var root struct {
+		Cards []map[string]any `json:"gpu_data"`
+	}
+	if err := json.Unmarshal(out, &root); err != nil {
+		return nil, fmt.Errorf("read amd-smi: %w", err)
+	}
+	return root.Cards, nil
 }
 
 // dig follows keys into nested objects; nil where one is missing or no object.
@@ -98,7 +106,7 @@ func amdBytes(v any) *int64 {
 
 // parseROCm reads rocm-smi's JSON: an object of cards whose values are all strings. Lines of
 // text may stand before it, and other objects in it.
-func parseROCm(out []byte) ([]api.GPU, error) {
+func parseROCm(out []byte) ([]card, error) {
 	start := bytes.IndexByte(out, '{')
 	if start < 0 {
 		return nil, errors.New("read rocm-smi: no JSON in its output")
@@ -107,7 +115,7 @@ func parseROCm(out []byte) ([]api.GPU, error) {
 	if err := json.NewDecoder(bytes.NewReader(out[start:])).Decode(&root); err != nil {
 		return nil, fmt.Errorf("read rocm-smi: %w", err)
 	}
-	var gpus []api.GPU
+	var gpus []card
 	for _, name := range slices.Sorted(maps.Keys(root)) {
 		index, ok := strings.CutPrefix(name, "card")
 		if _, err := strconv.ParseUint(index, 10, 16); !ok || err != nil {
@@ -123,20 +131,12 @@ func parseROCm(out []byte) ([]api.GPU, error) {
 			Temperature: decimal(get("Temperature (Sensor junction) (C)")),
 			Power:       decimal(get("Average Graphics Package Power (W)")),
 		}
-		g.MemoryTotal = wholeBytes(get("VRAM Total Memory (B)"))
-		g.MemoryUsed = wholeBytes(get("VRAM Total Used Memory (B)"))
+		g.MemoryTotal = natural(get("VRAM Total Memory (B)"))
+		g.MemoryUsed = natural(get("VRAM Total Used Memory (B)"))
 		if g.Name == "" {
 			g.Name = "AMD GPU"
 		}
-		gpus = append(gpus, g)
+		gpus = append(gpus, card{GPU: g})
 	}
 	return gpus, nil
-}
-
-func wholeBytes(s string) *int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 {
-		return nil
-	}
-	return &n
 }

@@ -38,7 +38,7 @@ var (
 )
 
 // states are all states of a worker.
-var states = []api.State{api.Starting, api.Ready, api.Draining, api.Stopping, api.Stopped, api.Failed}
+var states = []api.State{api.Starting, api.Ready, api.Draining, api.Stopping, api.Stopped, api.Failed, api.Asleep}
 
 // providerStates are all states of a provider.
 var providerStates = []string{api.ProviderOK, api.ProviderOpen, api.ProviderCapped, api.ProviderUnaccountable}
@@ -50,6 +50,9 @@ func (state) Describe(ch chan<- *prometheus.Desc) {
 		descState, descStart, descRestarts, descWith, descKV,
 		descPaidState, descPaidSpent, descPaidCap,
 	} {
+		ch <- d
+	}
+	for _, d := range gpuDescs {
 		ch <- d
 	}
 }
@@ -98,6 +101,7 @@ func (c state) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+	gpuSeries(s, give)
 	seen := map[string]bool{} // two series of one name would fail the whole page
 	for _, w := range s.Workers {
 		if seen[w.Name] {

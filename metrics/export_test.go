@@ -108,6 +108,55 @@ func TestPageShowsWhatIsPaid(t *testing.T) {
 	}
 }
 
+func TestPageShowsTheCards(t *testing.T) {
+	e := exporter()
+	e.State(&api.Snapshot{
+		Strays: []api.Stray{{PID: 1}, {PID: 2}},
+		GPUs: []api.GPU{
+			{
+				Index: "0", UUID: "GPU-a", Utilisation: new(0.5), MemoryUsed: new(int64(1 << 30)), MemoryTotal: new(int64(4 << 30)), Temperature: new(84.0),
+				Power: new(320.0), PowerLimit: new(350.0), Clock: new(1905.0), Energy: new(0.5), ECC: new(int64(3)), Throttle: []string{"power cap", "thermal"},
+				Xids:      []api.Xid{{Code: 79, Time: time.Unix(200, 0)}, {Code: 79, Time: time.Unix(100, 0)}},
+				Processes: []api.GPUProcess{{PID: 1, Worker: "w0"}, {PID: 2, Stray: true}, {PID: 3}, {PID: 4}},
+			},
+			{Index: "1", UUID: "GPU-b"},
+			{Index: "1", UUID: "GPU-b"}, // two series of one name would fail the page
+		},
+	})
+	page := exposed(t, e)
+	for _, line := range []string{
+		`vllmdeck_gpu_utilisation_ratio{gpu="0",uuid="GPU-a"} 0.5`,
+		`vllmdeck_gpu_memory_used_bytes{gpu="0",uuid="GPU-a"} 1.073741824e+09`,
+		`vllmdeck_gpu_memory_total_bytes{gpu="0",uuid="GPU-a"} 4.294967296e+09`,
+		`vllmdeck_gpu_temperature_celsius{gpu="0",uuid="GPU-a"} 84`,
+		`vllmdeck_gpu_power_watts{gpu="0",uuid="GPU-a"} 320`,
+		`vllmdeck_gpu_power_limit_watts{gpu="0",uuid="GPU-a"} 350`,
+		`vllmdeck_gpu_clock_hertz{gpu="0",uuid="GPU-a"} 1.905e+09`,
+		`vllmdeck_gpu_energy_joules_total{gpu="0",uuid="GPU-a"} 1800`,
+		`vllmdeck_gpu_ecc_uncorrected_errors_total{gpu="0",uuid="GPU-a"} 3`,
+		`vllmdeck_gpu_throttled{gpu="0",reason="power cap",uuid="GPU-a"} 1`,
+		`vllmdeck_gpu_xid_timestamp_seconds{code="79",gpu="0",uuid="GPU-a"} 200`,
+		`vllmdeck_gpu_processes{gpu="0",owner="worker",uuid="GPU-a"} 1`,
+		`vllmdeck_gpu_processes{gpu="0",owner="stray",uuid="GPU-a"} 1`,
+		`vllmdeck_gpu_processes{gpu="0",owner="other",uuid="GPU-a"} 2`,
+		`vllmdeck_strays 2`,
+	} {
+		has(t, page, line)
+	}
+	if strings.Contains(page, `vllmdeck_gpu_energy_joules_total{gpu="1"`) || strings.Contains(page, `vllmdeck_gpu_power_watts{gpu="1"`) {
+		t.Error("a card that reports nothing has figures")
+	}
+	problems, err := testutil.GatherAndLint(e.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "vllmdeck_gpu") {
+			t.Errorf("promlint: %s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
 func TestPageHoldsNoKeyAndNoRequestID(t *testing.T) {
 	if p := exposed(t, exporter()); strings.Contains(p, "secret") {
 		t.Error("the page holds a client key or a request id")

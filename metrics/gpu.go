@@ -1,11 +1,9 @@
 package metrics
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"os/exec"
 	"slices"
@@ -28,40 +26,70 @@ const (
 	amdLimit  = 10 * time.Second // of one call: they are Python programs
 )
 
-// GPUs watches the host's cards through the tool of their driver: one long-lived nvidia-smi,
-// or amd-smi or rocm-smi every two seconds. No tool is no cards, and no error.
+// GPUs watches the host's cards through the tool of their driver: one long-lived nvidia-smi for the
+// cards and one for the processes on them, or amd-smi or rocm-smi every two seconds. No tool is no
+// cards, and no error.
 type GPUs struct {
+	// Xid is told of each error that NVIDIA's driver wrote to the kernel's log since NewGPUs; serious
+	// ones are the hardware's, the others mostly a program's. At most one of a card and code a minute.
+	// Set before Run; nil: nobody is told.
+	Xid func(card string, x api.Xid, serious bool)
+
 	log           *slog.Logger
 	first, silent time.Duration
 	back          time.Duration
+	kmsg          string // the kernel's log
+	since         time.Time
 
-	stuck <-chan error // a tool that could not be killed: nothing is started beside it
-	said  string       // the last complaint, so that it is logged once
+	stuck     stuck    // a tool that could not be killed: nothing is started beside it
+	appsStuck stuck    // the same of the one for processes
+	said      string   // the last complaint, so that it is logged once
+	fields    []string // that this nvidia-smi knows of those that are asked for
 
-	mu    sync.Mutex
-	cards map[string]card // by index
+	kernel sync.Once // the kernel's log is read from the first nvidia-smi on
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	settled bool            // see Settled
+	cards   map[string]card // by index
+	energy  map[string]*energy
+	apps    apps
+	xids    xids
 }
 
+// card is one report of a card.
 type card struct {
 	api.GPU
+	pci  string // as busID gives it; "" where it is not told
 	seen time.Time
 }
 
+// key is what a card keeps for as long as it is in the host.
+func (c *card) key() string { return cmp.Or(c.UUID, c.Index) }
+
 // NewGPUs makes a watcher that has seen nothing yet.
 func NewGPUs(log *slog.Logger) *GPUs {
-	return &GPUs{log: log, first: gpuFirst, silent: gpuSilent, back: gpuBack, cards: map[string]card{}}
+	return &GPUs{
+		log: log, first: gpuFirst, silent: gpuSilent, back: gpuBack, kmsg: "/dev/kmsg", since: time.Now(), fields: nvidiaFields,
+		cards: map[string]card{}, energy: map[string]*energy{},
+	}
 }
 
-// Latest gives the cards by index, as they were at most 10 s ago.
+// Latest gives the cards by index, as they were at most 10 s ago. Of their processes only pid, name and
+// memory are known here.
 func (g *GPUs) Latest() []api.GPU {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []api.GPU
+	now := time.Now()
 	for i, c := range g.cards {
-		if time.Since(c.seen) > gpuFresh {
+		if now.Sub(c.seen) > gpuFresh {
 			delete(g.cards, i)
 			continue
 		}
+		c.Energy = g.energy[c.key()].wattHours()
+		c.Processes = g.apps.of(&c, now)
+		c.Xids = g.xids.of(c.pci)
 		out = append(out, c.GPU)
 	}
 	slices.SortFunc(out, func(a, b api.GPU) int {
@@ -75,12 +103,35 @@ func (g *GPUs) Latest() []api.GPU {
 	return out
 }
 
-func (g *GPUs) report(cards ...api.GPU) {
+// Settled says whether Latest tells all there is: a card has been seen, or there is no tool, or the
+// tool has failed. Until then, for a second or more after Run began, no cards means nothing.
+func (g *GPUs) Settled() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.settled
+}
+
+func (g *GPUs) settle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.settled = true
+}
+
+func (g *GPUs) report(cards ...card) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
 	for _, c := range cards {
-		g.cards[c.Index] = card{c, time.Now()}
+		c.seen = now
+		g.cards[c.Index] = c
+		e := g.energy[c.key()]
+		if e == nil {
+			e = &energy{}
+			g.energy[c.key()] = e
+		}
+		e.add(now, c.Power)
 	}
+	g.settled = true
 }
 
 // tools are what cards are read with, in order of preference.
@@ -96,6 +147,7 @@ var tools = []struct {
 // Run watches until ctx is done; its error is always nil. A tool that fails is started again,
 // ever later; one that appears after the engine is found within a minute.
 func (g *GPUs) Run(ctx context.Context) error {
+	defer g.wg.Wait()
 	wait := g.back
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -103,6 +155,7 @@ func (g *GPUs) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		g.settle()
 		if time.Since(began) > gpuMax {
 			wait = g.back
 		}
@@ -119,7 +172,7 @@ func (g *GPUs) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, gpuMax)
 	}
-	return nil //nolint:nilerr // what a tool ended with has been logged
+	return nil
 }
 
 // watch runs the first tool there is until it ends. "" is none.
@@ -134,83 +187,62 @@ func (g *GPUs) watch(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// watchNvidia follows one nvidia-smi. If that does not know a field it answers nothing at
-// all, so it is then asked for the essential ones only.
+// watchNvidia follows one nvidia-smi for the cards, and beside it one for the processes.
 func (g *GPUs) watchNvidia(ctx context.Context, path string) error {
-	err := g.follow(ctx, path, nvidiaFields)
-	if errors.Is(err, errField) {
-		g.log.Info("nvidia-smi is old: temperature and power are not shown")
-		err = g.follow(ctx, path, nvidiaEssential)
+	g.kernel.Do(func() { g.wg.Go(func() { g.readKernel(ctx) }) })
+	apps, end := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.watchApps(apps, path)
+	}()
+	defer func() { end(); <-done }()
+	for {
+		err := g.followCards(ctx, path)
+		var unknown *fieldError
+		if !errors.As(err, &unknown) {
+			return err
+		}
+		fields, ok := without(g.fields, unknown.field)
+		if !ok {
+			return err
+		}
+		g.log.Info("nvidia-smi is of another age: a field is left out or has an older name", "field", unknown.field)
+		g.fields = fields
 	}
-	return err
 }
 
-var errField = errors.New("nvidia-smi does not know a field that was asked for")
-
-func (g *GPUs) follow(ctx context.Context, path string, fields []string) error {
-	if g.stuck != nil {
-		select {
-		case <-g.stuck: //nolint:errcheck // how it ended was said when it was given up
-			g.stuck = nil
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "--query-gpu="+strings.Join(fields, ","),
-		"--format=csv,noheader,nounits", "-lms", strconv.FormatInt(gpuEvery.Milliseconds(), 10))
-	out, in := io.Pipe()
-	cmd.Stdout, cmd.Stderr = in, in
-	cmd.WaitDelay = time.Second // a grandchild may hold the pipe
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start nvidia-smi: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() {
-		err := cmd.Wait()
-		in.Close()
-		ended <- err
-	}()
-	// Reading ends with ctx even if the process does not.
-	defer context.AfterFunc(ctx, func() { out.Close() })()
-	alive := time.AfterFunc(g.first, cancel)
-	defer alive.Stop()
-
-	var said string // the last line that is no card: why it ends
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if c, ok := parseNvidia(line, fields); ok {
-			alive.Reset(g.silent)
+// followCards reads one nvidia-smi until it ends.
+func (g *GPUs) followCards(ctx context.Context, path string) error {
+	p := program{name: "nvidia-smi", first: g.first, silent: g.silent, stuck: &g.stuck}
+	err := p.run(ctx, path, []string{
+		"--query-gpu=" + strings.Join(g.fields, ","), "--format=csv,noheader,nounits",
+		"-lms", strconv.FormatInt(gpuEvery.Milliseconds(), 10),
+	}, func(line string) bool {
+		c, ok := parseNvidia(line, g.fields)
+		if ok {
 			g.report(c)
-		} else if line != "" {
-			said = line
 		}
+		return ok
+	})
+	if err == nil {
+		return nil
 	}
-	silent := ctx.Err() != nil
-	cancel()
-	// A process that hangs in the driver cannot be killed; the engine does not wait for it.
-	var err error
-	select {
-	case err = <-ended:
-	case <-time.After(g.silent):
-		g.stuck = ended
-		return errors.New("nvidia-smi hangs in the driver and cannot be killed")
-	}
-	switch {
-	case strings.Contains(said, "is not a valid field"):
-		return errField
-	case said != "":
-		return errors.New(said)
-	case silent:
-		return fmt.Errorf("nvidia-smi said nothing for %v", g.silent)
+	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
+		return &fieldError{m[1]}
 	}
 	return err
 }
 
 // pollAMD calls amd-smi until it fails.
 func (g *GPUs) pollAMD(ctx context.Context, path string) error {
+	apps, end := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.pollAMDApps(apps, path)
+	}()
+	defer func() { end(); <-done }()
 	return g.poll(ctx, parseAMD, path, "metric", "--json")
 }
 
@@ -219,7 +251,7 @@ func (g *GPUs) pollROCm(ctx context.Context, path string) error {
 	return g.poll(ctx, parseROCm, path, "--showuse", "--showmeminfo", "vram", "--showtemp", "--showpower", "--showproductname", "--json")
 }
 
-func (g *GPUs) poll(ctx context.Context, parse func([]byte) ([]api.GPU, error), path string, args ...string) error {
+func (g *GPUs) poll(ctx context.Context, parse func([]byte) ([]card, error), path string, args ...string) error {
 	tick := time.NewTicker(amdEvery)
 	defer tick.Stop()
 	for {

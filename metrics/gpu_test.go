@@ -6,13 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,24 +19,26 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestParsesNvidiaLines(t *testing.T) {
 	for _, c := range []struct {
 		name, line string
-		check      func(api.GPU) bool
+		check      func(card) bool
 	}{
-		{"a busy card", "0, GPU-a008e90f, 32760, 1226, 28, 61, 143.20, 320.00, NVIDIA GeForce RTX 4080 SUPER", func(g api.GPU) bool {
-			return g.Index == "0" && g.UUID == "GPU-a008e90f" && g.Name == "NVIDIA GeForce RTX 4080 SUPER" &&
+		{"a busy card", "0, GPU-a008e90f, 00000000:65:00.0, 32760, 1226, 28, 61, 143.20, 320.00, 2505, 0, 0x0000000000000001, NVIDIA GeForce RTX 4080 SUPER", func(g card) bool {
+			return g.pci == "0000:65:00" && *g.Clock == 2505 && *g.ECC == 0 && g.Throttle == nil && g.Index == "0" && g.UUID == "GPU-a008e90f" && g.Name == "NVIDIA GeForce RTX 4080 SUPER" &&
 				*g.MemoryTotal == 32760<<20 && *g.MemoryUsed == 1226<<20 && *g.Utilisation == 0.28 &&
 				*g.Temperature == 61 && *g.Power == 143.2 && *g.PowerLimit == 320
 		}},
-		{"unified memory", "0, GPU-aaaa, [N/A], [N/A], 3, 40, 12.1, [N/A], NVIDIA GB10", func(g api.GPU) bool {
-			return g.MemoryTotal == nil && g.MemoryUsed == nil && *g.Utilisation == 0.03 && g.PowerLimit == nil
+		{"unified memory", "0, GPU-aaaa, 0000000F:01:00.0, [N/A], [N/A], 3, 40, 12.1, [N/A], [N/A], [N/A], [N/A], NVIDIA GB10", func(g card) bool {
+			return g.MemoryTotal == nil && g.MemoryUsed == nil && *g.Utilisation == 0.03 && g.PowerLimit == nil && g.pci == "000f:01:00" && g.Clock == nil && g.ECC == nil && g.Throttle == nil
 		}},
-		{"a card in MIG mode", "1, GPU-b, 81920, 5000, [N/A], 40, 90, 300, NVIDIA A100 80GB PCIe", func(g api.GPU) bool {
-			return g.Utilisation == nil && *g.MemoryUsed == 5000<<20
+		{"a card in MIG mode", "1, GPU-b, 00000000:17:00.0, 81920, 5000, [N/A], 40, 90, 300, 1410, 2, 0x0000000000000068, NVIDIA A100 80GB PCIe", func(g card) bool {
+			return g.Utilisation == nil && *g.MemoryUsed == 5000<<20 && *g.ECC == 2 && slices.Equal(g.Throttle, []string{"thermal", "thermal (hardware)"})
 		}},
-		{"a lost card", "3, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [Unknown Error], [Not Supported], N/A, [GPU is lost]", func(g api.GPU) bool {
+		{"a lost card", "3, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost], [Unknown Error], [Not Supported], N/A, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]", func(g card) bool {
 			return g.Index == "3" && g.UUID == "" && g.Name == "" && g.MemoryUsed == nil && g.Utilisation == nil && g.Temperature == nil && g.Power == nil
 		}},
-		{"a name with a comma", "0, GPU-a, 1, 1, 1, 1, 1, 1, Card, the second", func(g api.GPU) bool { return g.Name == "Card, the second" }},
-		{"nonsense numbers", "0, GPU-a, -5, NaN, 250, Inf, 1e400, 0x1p9999, X", func(g api.GPU) bool {
+		{"a name with a comma", "0, GPU-a, x, 1, 1, 1, 1, 1, 1, 1, 1, 0x4, Card, the second", func(g card) bool {
+			return g.Name == "Card, the second" && slices.Equal(g.Throttle, []string{"power cap"})
+		}},
+		{"nonsense numbers", "0, GPU-a, 1:2:3:4, -5, NaN, 250, Inf, 1e400, 0x1p9999, -1, 1.5, 0xZ, X", func(g card) bool {
 			return g.MemoryTotal == nil && g.MemoryUsed == nil && g.Utilisation == nil && g.Temperature == nil && g.Power == nil && g.PowerLimit == nil
 		}},
 	} {
@@ -48,18 +49,11 @@ func TestParsesNvidiaLines(t *testing.T) {
 	}
 	for _, line := range []string{
 		"", "No devices were found", `Field "x" is not a valid field to query.`,
-		"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that a, b, c, d, e, f, g, h, i",
+		"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that a, b, c, d, e, f, g, h, i, j, k, l, m",
 	} {
 		if g, ok := parseNvidia(line, nvidiaFields); ok {
 			t.Errorf("parseNvidia(%q) = %+v, want no card", line, g)
 		}
-	}
-}
-
-func TestParsesProcesses(t *testing.T) {
-	got := parseProcesses("GPU-a, 5627, 251, /usr/libexec/gnome-remote-desktop-daemon\nGPU-a, 6374, [N/A], /usr/bin/x, y\nNo running processes found\nGPU-a, x, 1, z\n")
-	if len(got) != 2 || got[0].PID != 5627 || *got[0].Memory != 251<<20 || got[1].Memory != nil || got[1].Name != "/usr/bin/x, y" {
-		t.Errorf("parseProcesses = %+v, want two, the second with unknown memory", got)
 	}
 }
 
@@ -100,12 +94,16 @@ func TestParsesROCm(t *testing.T) {
 }
 
 func FuzzGPUTools(f *testing.F) {
-	f.Add("0, GPU-a, 1, 2, 3, 4, 5, 6, X")
+	f.Add("0, GPU-a, 0:1:2.0, 1, 2, 3, 4, 5, 6, 7, 8, 0xff, X")
+	f.Add("2026/11/24 22:09:48.071, GPU-a, 5627, 251, /usr/bin/x, y")
+	f.Add("3,1301,900000000,-;NVRM: Xid (PCI:0000:65:00): 31, pid=4312, name=python3")
 	f.Add(`{"gpu_data":[{"gpu":1e300,"mem_usage":{"total_vram":{"value":1e300,"unit":"GB"}}}]}`)
 	f.Add(`{"card0":{"Card Series":7}}`)
 	f.Fuzz(func(_ *testing.T, s string) {
 		parseNvidia(s, nvidiaFields)
-		parseProcesses(s)
+		parseApp(s)
+		_, _ = parseAMDApps([]byte(s))
+		NewGPUs(slog.New(slog.DiscardHandler)).kernelRecord(s)
 		_, _ = parseAMD([]byte(s))
 		_, _ = parseROCm([]byte(s))
 	})
@@ -117,6 +115,9 @@ func tool(t *testing.T, name, script string) string {
 	dir := t.TempDir()
 	// PATH is replaced for the watcher; the script itself needs its tools.
 	body := "#!/bin/sh\nPATH=" + os.Getenv("PATH") + "\n" + script
+	if name == "nvidia-smi" && !strings.Contains(script, "compute-apps") {
+		body = strings.Replace(body, "\n", "\ncase \"$1\" in *compute-apps*) exec /bin/sleep 60;; esac\n", 1)
+	}
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -124,11 +125,24 @@ func tool(t *testing.T, name, script string) string {
 	return dir
 }
 
+// newGPUs makes a watcher with short times and no kernel log.
+func newGPUs(t *testing.T, log io.Writer) *GPUs {
+	t.Helper()
+	g := NewGPUs(slog.New(slog.NewTextHandler(log, nil)))
+	g.first, g.silent, g.back, g.kmsg = 5*time.Second, 500*time.Millisecond, 10*time.Millisecond, filepath.Join(t.TempDir(), "none")
+	return g
+}
+
 // watchGPUs runs a watcher until the test ends.
 func watchGPUs(t *testing.T, log io.Writer) *GPUs {
 	t.Helper()
-	g := NewGPUs(slog.New(slog.NewTextHandler(log, nil)))
-	g.first, g.silent, g.back = 5*time.Second, 500*time.Millisecond, 10*time.Millisecond
+	g := newGPUs(t, log)
+	runGPUs(t, g)
+	return g
+}
+
+func runGPUs(t *testing.T, g *GPUs) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
@@ -143,7 +157,6 @@ func watchGPUs(t *testing.T, log io.Writer) *GPUs {
 			t.Error("Run did not end with its context")
 		}
 	})
-	return g
 }
 
 // until polls for a condition that a child process brings about.
@@ -164,8 +177,8 @@ func until(t *testing.T, what string, ok func() bool) {
 func TestWatchesNvidiaSMI(t *testing.T) {
 	tool(t, "nvidia-smi", `
 while :; do
-	echo "10, GPU-k, 100, 1, 0, 30, 10, 300, NVIDIA H100 80GB HBM3"
-	echo "2, GPU-c, 100, 50, 80, 60, 200, 300, NVIDIA H100 80GB HBM3"
+	echo "10, GPU-k, x, 100, 1, 0, 30, 10, 300, 1, 0, 0x0, NVIDIA H100 80GB HBM3"
+	echo "2, GPU-c, x, 100, 50, 80, 60, 200, 300, 1, 0, 0x0, NVIDIA H100 80GB HBM3"
 	sleep 0.1
 done`)
 	g := watchGPUs(t, io.Discard)
@@ -180,9 +193,9 @@ func TestStartsNvidiaSMIAgainWhenItDiesOrFallsSilent(t *testing.T) {
 	dir := tool(t, "nvidia-smi", `
 echo x >> "${0%/*}/starts"
 case $(wc -l < "${0%/*}/starts" | tr -d ' ') in
-1) echo "0, GPU-a, 100, 1, 0, 30, 10, 300, X"; exit 1;;
-2) echo "0, GPU-a, 100, 2, 0, 30, 10, 300, X"; exec sleep 60;;
-*) while :; do echo "0, GPU-a, 100, 3, 0, 30, 10, 300, X"; sleep 0.1; done;;
+1) echo "0, GPU-a, x, 100, 1, 0, 30, 10, 300, 1, 0, 0x0, X"; exit 1;;
+2) echo "0, GPU-a, x, 100, 2, 0, 30, 10, 300, 1, 0, 0x0, X"; exec sleep 60;;
+*) while :; do echo "0, GPU-a, x, 100, 3, 0, 30, 10, 300, 1, 0, 0x0, X"; sleep 0.1; done;;
 esac`)
 	g := watchGPUs(t, io.Discard)
 	until(t, "the third start reports", func() bool {
@@ -191,19 +204,6 @@ esac`)
 	})
 	if b, _ := os.ReadFile(filepath.Join(dir, "starts")); strings.Count(string(b), "x") != 3 {
 		t.Errorf("%d starts, want 3", strings.Count(string(b), "x"))
-	}
-}
-
-func TestAsksAnOldNvidiaSMIForLess(t *testing.T) {
-	tool(t, "nvidia-smi", `
-case "$1" in
-*power.draw*) echo 'Field "power.draw" is not a valid field to query.'; exit 2;;
-esac
-while :; do echo "0, GPU-a, 100, 7, 0, Tesla K80"; sleep 0.1; done`)
-	g := watchGPUs(t, io.Discard)
-	until(t, "the essential fields are read", func() bool { return len(g.Latest()) == 1 })
-	if got := g.Latest()[0]; got.Name != "Tesla K80" || got.Power != nil || *got.MemoryUsed != 7<<20 {
-		t.Errorf("card = %+v, want a K80 of unknown power", got)
 	}
 }
 
@@ -235,9 +235,7 @@ func TestWithoutAToolThereAreNoCardsAndNoWords(t *testing.T) {
 	if got := g.Latest(); len(got) != 0 || log.String() != "" {
 		t.Errorf("Latest = %v, log %q, want neither", got, log.String())
 	}
-	if ps, err := GPUProcesses(t.Context()); ps != nil || err != nil {
-		t.Errorf("GPUProcesses = %v, %v, want none", ps, err)
-	}
+	until(t, "it has settled that there are none", g.Settled)
 }
 
 func TestPollsAMDSMI(t *testing.T) {
@@ -246,20 +244,5 @@ func TestPollsAMDSMI(t *testing.T) {
 	until(t, "the card is seen", func() bool { return len(g.Latest()) == 1 })
 	if got := g.Latest()[0]; *got.Utilisation != 0.5 {
 		t.Errorf("utilisation = %v, want 0.5", *got.Utilisation)
-	}
-}
-
-func TestListsGPUProcesses(t *testing.T) {
-	tool(t, "nvidia-smi", `
-case "$1" in
-*compute-apps*) echo "GPU-a, 77, 512, VLLM::EngineCore";;
-esac`)
-	ps, err := GPUProcesses(t.Context())
-	if err != nil || len(ps) != 1 || ps[0].PID != 77 || *ps[0].Memory != 512<<20 || ps[0].Name != "VLLM::EngineCore" {
-		t.Errorf("GPUProcesses = %+v, %v, want pid 77 with 512 MiB", ps, err)
-	}
-	tool(t, "nvidia-smi", `echo "No devices were found"; exit 6`)
-	if _, err := GPUProcesses(t.Context()); err == nil || !strings.Contains(err.Error(), "No devices") {
-		t.Errorf("GPUProcesses of a broken driver = %v, want what the tool said", err)
 	}
 }

@@ -17,6 +17,7 @@ var views = []struct {
 	{viewCosts, "Costs"},
 	{viewPrompt, "Prompt"},
 	{viewEvents, "Events"},
+	{viewModels, "Models"},
 }
 
 // header is the first line: what one must never miss. What does not fit goes from the right.
@@ -61,7 +62,12 @@ func (c *Console) header(w int) string {
 		l.put(stBadge, " STOPPING ").gap(1)
 	case c.err == nil:
 		st, word := standing(s)
-		l.put(st, "●").gap(1).put(st, word).gap(1).put(stDim, clock(s.Time)).gap(1)
+		l.put(st, "●").gap(1).put(st, word).gap(1)
+		if c.resting { // see adopt
+			l.put(stDim, "at rest since "+clock(c.movedAt)).gap(1)
+		} else {
+			l.put(stDim, clock(s.Time)).gap(1)
+		}
 	}
 	for _, group := range c.headline() {
 		if partsWidth(group)-len(group)+1+4 > l.left() {
@@ -208,7 +214,7 @@ func (c *Console) tabs(w int) string {
 		full += v.name.width() + 4
 	}
 	for _, v := range views {
-		key, name := whole(int(v.id)), v.name
+		key, name := v.id.key(), v.name
 		if full > w && v.id != c.view {
 			name = name.cut(3)
 		}

@@ -84,21 +84,35 @@ func newestPoint(w *api.Window, n int) (newest, step int64) {
 	return (end - int64(w.Bucket)) / step, step
 }
 
-// cellPoints is points for a chart with two of them in a cell. It moves by whole cells, at the price
-// of half a cell that is empty now and then: by halves, every cell of the chart would be sent twice
-// as often.
-func cellPoints(w *api.Window, s api.Series, n int, f fold) []float64 {
+// cellPoints is points for a chart with per of them in a cell. It moves by blocks of cells, at the
+// price of some at its right that are empty until their time has come: moved by each point, every
+// cell of the chart would be sent with it.
+func cellPoints(w *api.Window, s api.Series, n, per int, f fold) []float64 {
 	pts := points(w, s, n, f)
-	if n > 0 && ahead(w, n) > 0 {
+	for range min(ahead(w, n, per), len(pts)) {
 		pts = append(pts[1:], math.NaN())
 	}
 	return pts
 }
 
-// ahead is how many points of a chart's last cell have not begun: 0 or 1.
-func ahead(w *api.Window, n int) int {
-	newest, _ := newestPoint(w, n)
-	return int(1 - newest&1)
+// moveEvery is how often a chart moves at most.
+const moveEvery = 3 * time.Second
+
+// block is how many points a chart of n moves by: whole cells, and a tenth of it at most.
+func block(n, per int, step int64) int {
+	cell := int64(per) * step
+	if cell <= 0 {
+		return per
+	}
+	cells := (int64(moveEvery) + cell - 1) / cell
+	return per * int(max(min(cells, int64(n/per/10)), 1))
+}
+
+// ahead is how many points of a chart's last block have not begun.
+func ahead(w *api.Window, n, per int) int {
+	newest, step := newestPoint(w, n)
+	size := int64(block(n, per, step))
+	return int(size - 1 - newest%size)
 }
 
 // partialFrom is the first of n points of a chart that is still filling.
@@ -107,7 +121,7 @@ func partialFrom(w *api.Window, n int) int {
 	if step <= 0 || w.Partial >= 1 {
 		return n
 	}
-	return n - 1 - int(newest-(w.End.UnixNano()-int64(w.Bucket))/step) - ahead(w, n)
+	return n - 1 - int(newest-(w.End.UnixNano()-int64(w.Bucket))/step) - ahead(w, n, 2)
 }
 
 // nice is the least top of an axis for v: a small multiple of a 1-2-5 step, so that its half is a

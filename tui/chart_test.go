@@ -51,25 +51,31 @@ func TestTheNewestPointIsKnown(t *testing.T) {
 			if pts := points(&next, next.Output, n, foldMean); !known(pts[n-1]) {
 				t.Fatalf("n=%d after %d buckets: the newest point is unknown", n, k)
 			}
-			pts := cellPoints(&next, next.Output, n, foldMean)
-			if known(pts[n-1]) != (ahead(&next, n) == 0) || n > 1 && !known(pts[n-2]) {
-				t.Fatalf("n=%d after %d buckets: the newest cell is %v", n, k, pts[max(n-2, 0):])
+			for _, per := range []int{1, 2} {
+				pts, hole := cellPoints(&next, next.Output, n, per, foldMean), ahead(&next, n, per)
+				if i := n - 1 - hole; i >= 0 && !known(pts[i]) || hole > 0 && known(pts[n-1]) {
+					t.Fatalf("n=%d, %d a cell, after %d buckets: of the newest cell, %d are to come: %v", n, per, k, hole, pts[max(n-6, 0):])
+				}
+				if most := max(n/10, per); hole >= most {
+					t.Fatalf("n=%d, %d a cell: %d points are empty, want fewer than %d", n, per, hole, most)
+				}
 			}
-			if d := partialFrom(&next, n); d < -1 || d >= n {
+			if d := partialFrom(&next, n); d < -n/10-1 || d >= n {
 				t.Fatalf("n=%d after %d buckets: partial from %d", n, k, d)
 			}
 		}
 	}
 }
 
-// A chart moves by whole cells: two buckets on it is where it was, or one or more cells further.
+// A chart moves by whole cells, and no more often than every three seconds: in between, only its right
+// end grows.
 func TestAChartMovesByWholeCells(t *testing.T) {
 	w := windowOf(time.Minute, fixedNow, 1)
 	const n = 142
 	shift := func(a, b []float64) int {
 		for by := range 12 {
 			same := true
-			for i := by + 4; i < n-8; i++ {
+			for i := by + 4; i < n-12; i++ {
 				same = same && (a[i] == b[i-by] || !known(a[i]) && !known(b[i-by]))
 			}
 			if same {
@@ -78,17 +84,21 @@ func TestAChartMovesByWholeCells(t *testing.T) {
 		}
 		return -1
 	}
-	first, moved := cellPoints(&w, w.Output, n, foldMean), 0
-	for k := 1; k < 8; k++ {
+	before, moves := cellPoints(&w, w.Output, n, 2, foldMean), 0
+	for k := 1; k <= 24; k++ { // 12 seconds
 		next := later(w, k)
-		by := shift(first, cellPoints(&next, next.Output, n, foldMean))
+		pts := cellPoints(&next, next.Output, n, 2, foldMean)
+		by := shift(before, pts)
 		if by < 0 || by%2 != 0 {
 			t.Errorf("after %d buckets the chart has moved by %d halves of a cell", k, by)
 		}
-		moved = max(moved, by)
+		if by > 0 {
+			moves++
+		}
+		before = pts
 	}
-	if moved == 0 {
-		t.Error("the chart never moved")
+	if moves < 2 || moves > 5 {
+		t.Errorf("the chart moved %d times in 12 seconds, want 2 to 5", moves)
 	}
 }
 

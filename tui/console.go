@@ -2,11 +2,6 @@ package tui
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -28,15 +23,6 @@ type Options struct {
 	Version  string // of this binary; a different engine is named in the header
 	// OnQuitText says what leaving does, e.g. "serving goes on"; shown when ctrl+c is pressed once.
 	OnQuitText string
-}
-
-// Result says how a console was left.
-type Result struct {
-	Stopped bool   // the engine was ordered to stop and took the order
-	Kept    bool   // of Stopped: the workers go on
-	URL     string // the gateway's, for the line that says serving goes on; "" if never seen
-	Workers int    // ready ones when last seen
-	Frame   string // the last screen, if the user asked to leave it (Q)
 }
 
 // Console is the only tea.Model.
@@ -66,12 +52,19 @@ type Console struct {
 	fetched uint64        // snapshots so far
 	err     error         // why the last fetch brought nothing
 	paused  bool
+	movedAt time.Time // when something last happened, by the engine's clock
+	resting bool      // nothing has for a while: see adopt
 
 	workers, requests, notices, prompts list
+	crashes, advices, strays            list
+	keyRows, models, cached             list
 	filters                             map[paneID]filter
 	orders                              map[paneID]order
 	logs                                logView
-	tab                                 int // of the worker's detail
+	tab                                 int    // of the worker's detail
+	crash                               string // whose last lines are read; "" for none
+	everyCrash                          bool   // the crash book of all workers, not only of the selected one
+	costKeys                            bool   // the costs of client keys
 	prompt                              promptView
 	dialog                              *dialog
 	input                               *input
@@ -145,68 +138,6 @@ func New(opt Options) *Console {
 	return c
 }
 
-// Run shows a console on the terminal until the user leaves it, and restores the terminal. On a
-// terminal that cannot move its cursor (TERM=dumb) it prints one line per change instead.
-func Run(ctx context.Context, opt Options, extra ...tea.ProgramOption) (Result, error) {
-	opt = opt.suited(os.Getenv)
-	if os.Getenv("TERM") == "dumb" {
-		return runPlain(ctx, opt, os.Stdout)
-	}
-	// A killed terminal must end the program, and with its modes restored.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGTERM)
-	defer stop()
-	c := New(opt)
-	opts := append([]tea.ProgramOption{tea.WithContext(ctx), tea.WithFPS(framesPerSec), tea.WithFilter(coalesceWheel())}, extra...)
-	_, err := tea.NewProgram(c, opts...).Run()
-	c.result.fill(c.live)
-	if err != nil && (errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted)) && !errors.Is(err, tea.ErrProgramPanic) {
-		err = nil
-	}
-	if err != nil {
-		err = fmt.Errorf("run console: %w", err)
-	}
-	return c.result, err
-}
-
-// suited fits options to the terminal that the environment tells of.
-func (opt Options) suited(env func(string) string) Options {
-	if env("NO_COLOR") != "" {
-		opt.Theme = "mono"
-	}
-	if opt.Graph == "" && env("TERM") == "linux" { // the font of the Linux console has 256 glyphs, few of ours among them
-		opt.ASCII = true
-	}
-	return opt
-}
-
-func (r *Result) fill(s *api.Snapshot) {
-	if s == nil {
-		return
-	}
-	r.URL = s.Engine.URL
-	for i := range s.Workers {
-		if s.Workers[i].State == api.Ready {
-			r.Workers++
-		}
-	}
-}
-
-// coalesceWheel drops wheel events that come faster than frames, so that keys never queue behind a
-// flick of the wheel.
-func coalesceWheel() func(tea.Model, tea.Msg) tea.Msg {
-	var last time.Time
-	return func(_ tea.Model, msg tea.Msg) tea.Msg {
-		if _, ok := msg.(tea.MouseWheelMsg); ok {
-			if t := time.Now(); t.Sub(last) < 16*time.Millisecond {
-				return nil
-			} else {
-				last = t
-			}
-		}
-		return msg
-	}
-}
-
 // Messages.
 type (
 	tickMsg     struct{}
@@ -278,17 +209,21 @@ func (c *Console) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return c, c.done(msg)
 	case tea.KeyPressMsg:
 		c.touch()
+		c.refresh()
 		return c, c.key(msg)
 	case tea.PasteMsg:
 		c.touch()
+		c.refresh()
 		c.paste(string(Sanitize(msg.Content)))
 		return c, nil
 	case tea.MouseClickMsg:
 		c.touch()
+		c.refresh()
 		c.click(msg.X, msg.Y)
 		return c, c.follow()
 	case tea.MouseWheelMsg:
 		c.touch()
+		c.refresh()
 		c.wheel(msg)
 		return c, c.follow()
 	case tea.ResumeMsg:
@@ -315,11 +250,11 @@ func (c *Console) arrived(msg snapshotMsg) tea.Cmd {
 		}
 		return next
 	}
+	before := c.live
 	c.err, c.live, c.gotAt = nil, msg.snap, c.now()
 	c.fetched++
 	if !c.paused {
-		c.snap = c.live
-		c.sync()
+		c.adopt(before)
 	}
 	return tea.Batch(next, c.follow())
 }
@@ -338,6 +273,13 @@ func (c *Console) sync() {
 	c.notices.sync(len(c.noticeRows()), nil)
 	prompts := c.snap.Prompts
 	c.prompts.sync(len(prompts), func(i int) string { return prompts[i].ID })
+	crashes, advices, strays, keys, cache := c.crashRows(), c.adviceRows(), c.snap.Strays, c.keysByUse(), c.cacheRows()
+	c.crashes.sync(len(crashes), func(i int) string { return crashes[i].ID })
+	c.advices.sync(len(advices), func(i int) string { return advices[i].Rule + advices[i].Worker })
+	c.strays.sync(len(strays), func(i int) string { return string(whole(strays[i].PID)) })
+	c.keyRows.sync(len(keys), func(i int) string { return keys[i].ID + " " + keys[i].Name })
+	c.models.sync(len(c.snap.Models), func(i int) string { return c.snap.Models[i].Name })
+	c.cached.sync(len(cache), func(i int) string { return cache[i].name() })
 }
 
 // firstWindow is 5 minutes, or 1 minute in a demo, which has no past.
@@ -371,7 +313,7 @@ func (c *Console) done(msg doneMsg) tea.Cmd {
 		if msg.action.Verb == api.PromptSend {
 			c.prompt.err = clean(msg.err.Error())
 		}
-		c.say(stBad, c.g.bad+" "+name+": "+clean(msg.err.Error()))
+		c.refused(name, clean(msg.err.Error()))
 		return nil
 	}
 	switch msg.action.Verb {
@@ -385,6 +327,15 @@ func (c *Console) done(msg doneMsg) tea.Cmd {
 		c.say(stOK, c.g.ok+" "+name+": accepted")
 	}
 	return nil
+}
+
+// refused says why an order was not taken: in the last line if there is room for all of it.
+func (c *Console) refused(name, why Text) {
+	if t := c.g.bad + " " + name + ": " + why; t.width() < c.w-1 || c.dialog != nil {
+		c.say(stBad, t)
+		return
+	}
+	c.ask(&dialog{title: "Not done: " + name, lines: []part{{stBad, why}}})
 }
 
 // say shows a line in place of the hints for a few seconds.

@@ -86,20 +86,21 @@ func (c *Console) pane(r Rect) []string {
 
 // mayWait says that a pane stays as it was although the snapshot is newer. Panes side by side take turns:
 // the terminal is sent every line from its first change to its last, so that two charts that change
-// together cost the whole line between them. Nobody reads twice a second what takes its turn.
+// together cost the whole line between them. All but the first chart take theirs every two seconds:
+// nobody reads a table in which every line moves, or quantiles, twice as often.
 func (c *Console) mayWait(id paneID, key cacheKey, old cached) bool {
-	turn, of := uint64(0), uint64(2)
+	turn, of := uint64(0), uint64(4)
 	switch id {
-	case paneThroughput, paneRequests:
-	case paneLatency, paneMoney, paneHealth:
+	case paneThroughput: // the pulse of the place
+		of = 2
+	case paneLatency, paneMoney:
 		turn = 1
-	case paneStages:
+	case paneStages, paneHealth:
+		turn = 3
+	case paneRequests:
 		turn = 2
 	default:
 		return false
-	}
-	if id <= paneStages && c.shows(paneStages) {
-		of = 3
 	}
 	if c.zoom != paneNone || old.key.snap == nil {
 		return false
@@ -111,9 +112,12 @@ func (c *Console) mayWait(id paneID, key cacheKey, old cached) bool {
 // extra is what a pane depends on besides snapshot and rev.
 func (c *Console) extra(id paneID) int64 {
 	switch id {
-	case paneHeader, paneList:
+	case paneHeader, paneList, paneWorkers:
 		if away := c.away(); away > 0 {
 			return int64(away/time.Second) + 1
+		}
+		if c.resting {
+			return -1
 		}
 	case paneLogs, paneWorker:
 		return c.logs.rev
@@ -138,7 +142,11 @@ func (c *Console) need() need {
 	if c.snap == nil {
 		return need{workers: 2, requests: 10}
 	}
-	return need{workers: len(c.snap.Workers), requests: len(c.snap.Requests), trouble: len(c.trouble(c.w - 4)), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints(), logTab: c.tab == tabLogs}
+	return need{
+		workers: len(c.snap.Workers), requests: len(c.snap.Requests), trouble: len(c.trouble(c.w - 4)), noHealth: c.snap.Answers.Rated == 0, noCharts: c.noPoints(),
+		logTab: c.view == viewWorkers && c.detailLog() != "", strays: len(c.snap.Strays), rolls: len(c.rollNotes()),
+		costTabs: len(c.snap.Keys) > 0, keys: c.keysShown(), models: c.modelLines(), cache: c.snap.Cache != nil,
+	}
 }
 
 // noPoints says that there is nothing to draw a chart of: no request has come since the engine
@@ -166,6 +174,8 @@ func (c *Console) drawPane(r Rect, focus bool) []string {
 		return []string{c.tabs(r.W)}
 	case paneFooter:
 		return []string{c.footer(r.W)}
+	case paneSubtabs:
+		return []string{c.subtabs(r.W)}
 	case paneList:
 		return c.plainList(r.W, r.H)
 	}

@@ -103,7 +103,7 @@ func (c *Console) saved(msg savedMsg) {
 // paneText is a pane as it is drawn, without colours and without what is cut off below; a log whole.
 func (c *Console) paneText(id paneID) []byte {
 	var b strings.Builder
-	if id == paneLogs || id == paneWorker && c.tab == tabLogs {
+	if id == paneLogs || id == paneWorker && c.detailLog() != "" {
 		for i := range c.logs.count() {
 			b.WriteString(string(Sanitize(c.logs.at(i).Text)) + "\n")
 		}
@@ -134,16 +134,49 @@ func (c *Console) paneData(id paneID) [][]string {
 		return rows
 	case paneMoney, paneCosts, paneClasses, paneRates:
 		return c.moneyData()
+	case paneKeys:
+		return c.keysData()
+	case paneStrays:
+		rows := [][]string{{"pid", "name", "worker", "started", "rss_bytes", "gpu_memory_bytes"}}
+		for _, s := range c.snap.Strays {
+			rows = append(rows, []string{strconv.Itoa(s.PID), cell(s.Name), cell(s.Worker), stamp(s.Started), strconv.FormatInt(s.RSS, 10), strconv.FormatInt(s.GPU, 10)})
+		}
+		return rows
+	case paneCache:
+		return c.cacheData()
 	}
 	return nil
 }
 
+func (c *Console) keysData() [][]string {
+	rows := [][]string{{"key", "source", "state", "requests_last_minute", "tokens_last_minute", "in_flight", "spent_day_usd", "budget_day_usd", "spent_month_usd", "budget_month_usd", "expires"}}
+	for _, k := range c.keysByUse() {
+		row := []string{cell(k.Name), k.Source, k.State(c.snap.Time), "", "", "", "", dollarsOf(k.Limits.Day), "", dollarsOf(k.Limits.Month), stamp(k.Expires)}
+		if u := k.Use; u != nil {
+			row[3], row[4], row[5], row[6], row[8] = strconv.FormatInt(u.Requests, 10), strconv.FormatInt(u.Tokens, 10), strconv.Itoa(u.InFlight), dollarsOf(&u.Day), dollarsOf(&u.Month)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (c *Console) cacheData() [][]string {
+	rows := [][]string{{"model", "size_bytes", "last_read", "workers", "missing", "partial_bytes"}}
+	if c.snap.Cache == nil {
+		return nil
+	}
+	for _, m := range c.snap.Cache.Models {
+		rows = append(rows, []string{cell(m.Name), strconv.FormatInt(m.Size, 10), stamp(m.Used), cell(strings.Join(m.Workers, " ")), cell(strings.Join(m.Missing, " ")), strconv.FormatInt(m.Partial, 10)})
+	}
+	return rows
+}
+
 func (c *Console) workersData() [][]string {
-	rows := [][]string{{"worker", "model", "kind", "simulated", "state", "since", "running", "waiting", "kv_cache", "output_tokens_per_s", "prompt_tokens_per_s", "ttft_p95_s", "prefix_hit", "cpu_cores", "rss_bytes", "restarts", "usd_per_hour", "error"}}
+	rows := [][]string{{"worker", "model", "kind", "simulated", "state", "since", "running", "waiting", "kv_cache", "output_tokens_per_s", "prompt_tokens_per_s", "ttft_p95_s", "prefix_hit", "cpu_cores", "rss_bytes", "restarts", "usd_per_hour", "preemptions_per_s", "spec_accept", "crashes", "blocked", "error"}}
 	for _, w := range c.workerRows() {
 		rows = append(rows, []string{
 			cell(w.Name), cell(w.Model), w.Kind, strconv.FormatBool(w.Simulated), string(w.State), stamp(w.Since), figure(val(w.Running)), figure(val(w.Waiting)), figure(val(w.KV)),
-			figure(val(w.OutRate)), figure(val(w.InRate)), figure(val(w.TTFT95)), figure(val(w.Prefix)), figure(val(w.CPU)), strconv.FormatInt(w.RSS, 10), strconv.Itoa(w.Restarts), dollarsOf(w.HourCost), cell(w.Error),
+			figure(val(w.OutRate)), figure(val(w.InRate)), figure(val(w.TTFT95)), figure(val(w.Prefix)), figure(val(w.CPU)), strconv.FormatInt(w.RSS, 10), strconv.Itoa(w.Restarts), dollarsOf(w.HourCost), figure(val(w.Preempt)), figure(val(w.Accept)), strconv.Itoa(w.Crashes), cell(w.Blocked), cell(w.Error),
 		})
 	}
 	return rows

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain also serves to look at the console: VLLMDECK_PREVIEW=real|sim|empty|cpu|away|unknown
+// TestMain also serves to look at the console: VLLMDECK_PREVIEW=real|ops|sim|empty|cpu|away|unknown
 // runs it on a moving fake in this terminal.
 func TestMain(m *testing.M) {
 	if kind := os.Getenv("VLLMDECK_PREVIEW"); kind != "" {
@@ -66,6 +66,9 @@ func (f *fake) Snapshot(context.Context) (*api.Snapshot, error) {
 		return nil, fmt.Errorf("dial unix /run/vllmdeck.sock: %w", api.ErrAway)
 	}
 	s := fixture(f.kind, f.now())
+	if f.kind == "ops" {
+		s = operated(f.now())
+	}
 	s.Seq = f.seq
 	for i := range f.prompts {
 		p := &f.prompts[i]

@@ -1,6 +1,8 @@
 package tui
 
 import (
+	"slices"
+
 	tea "charm.land/bubbletea/v2"
 )
 
@@ -8,11 +10,13 @@ import (
 func panesOf(v viewID) []paneID {
 	switch v {
 	case viewWorkers:
-		return []paneID{paneWorkers, paneWorker, paneLogs}
+		return []paneID{paneWorkers, paneStrays, paneWorker, paneLogs}
 	case viewRequests:
 		return []paneID{paneRequests, paneRequest}
 	case viewCosts:
-		return []paneID{paneCosts, paneClasses, paneRates}
+		return []paneID{paneCosts, paneClasses, paneRates, paneKeys}
+	case viewModels:
+		return []paneID{paneModels, paneCache}
 	case viewPrompt:
 		return []paneID{panePrompt, paneAnswer, paneHistory}
 	case viewEvents:
@@ -26,14 +30,37 @@ func (c *Console) focused() paneID {
 	if c.zoom != paneNone {
 		return c.zoom
 	}
-	if f := c.focus[c.view]; f != paneNone {
+	if f := c.focus[c.view]; f != paneNone && c.has(f) {
 		return f
 	}
 	if c.view == viewOverview {
 		return paneWorkers
 	}
+	for _, id := range panesOf(c.view) {
+		if c.has(id) {
+			return id
+		}
+	}
 	return panesOf(c.view)[0]
 }
+
+// has says that there is something for a pane to show: one without is not drawn at all.
+func (c *Console) has(id paneID) bool {
+	switch id {
+	case paneStrays:
+		return c.snap != nil && len(c.snap.Strays) > 0
+	case paneKeys:
+		return c.keysShown()
+	case paneCosts, paneClasses, paneRates:
+		return !c.keysShown()
+	case paneCache:
+		return c.snap != nil && c.snap.Cache != nil
+	}
+	return true
+}
+
+// keysShown says that the costs are those of client keys.
+func (c *Console) keysShown() bool { return c.costKeys && c.snap != nil && len(c.snap.Keys) > 0 }
 
 // visible are the panes that the layout shows, in reading order; where it shows one at a time, all.
 func (c *Console) visible() []paneID {
@@ -42,7 +69,7 @@ func (c *Console) visible() []paneID {
 		if c.view == viewOverview { // what only the widest layout has is a tab away elsewhere
 			all = []paneID{paneThroughput, paneLatency, paneMoney, paneHealth, paneNotices, paneWorkers, paneRequests}
 		}
-		return all
+		return slices.DeleteFunc(slices.Clone(all), func(id paneID) bool { return !c.has(id) })
 	}
 	var out []paneID
 	for _, r := range layout(c.view, c.w, c.h, c.need(), c.focused(), paneNone) {
@@ -96,6 +123,8 @@ func (c *Console) open() {
 	switch {
 	case from == paneWorkers && c.view == viewWorkers:
 		c.focus[c.view] = paneWorker
+	case from == paneModels:
+		c.openModel()
 	case from == paneRequests && c.view == viewRequests:
 		c.focus[c.view] = paneRequest
 	case from == paneLogs:
@@ -132,7 +161,7 @@ func (c *Console) move(by int) {
 	switch id := c.focused(); {
 	case id == paneWorkers:
 		c.workers.move(by)
-		c.scroll[paneWorker] = 0
+		c.turned()
 	case id == paneRequests:
 		c.requests.move(by)
 		c.scroll[paneRequest] = 0
@@ -140,8 +169,20 @@ func (c *Console) move(by int) {
 		c.notices.move(by)
 	case id == paneHistory:
 		c.prompts.move(by)
-	case id == paneLogs || id == paneWorker && c.tab == tabLogs:
+	case c.onLog():
 		c.logs.move(by)
+	case id == paneWorker && c.detailTab() == tabCrashes:
+		c.crashes.move(by)
+	case id == paneWorker && c.detailTab() == tabAdvice:
+		c.advices.move(by)
+	case id == paneStrays:
+		c.strays.move(by)
+	case id == paneKeys:
+		c.keyRows.move(by)
+	case id == paneModels:
+		c.models.move(by)
+	case id == paneCache:
+		c.cached.move(by)
 	case id == paneAnswer:
 		c.prompt.scroll(by)
 	default:
@@ -158,10 +199,22 @@ func (c *Console) page() int {
 	return 10
 }
 
+// turnTab turns to another tab of the worker, or of the costs.
 func (c *Console) turnTab(by int) {
-	c.tab = ((c.tab+by)%len(workerTabs) + len(workerTabs)) % len(workerTabs)
+	if c.view == viewCosts {
+		c.costKeys = !c.keysShown()
+		return
+	}
+	all := c.tabsOf(c.worker())
+	at := slices.Index(all, c.detailTab())
+	c.tab = all[((at+by)%len(all)+len(all))%len(all)]
 	c.focus[viewWorkers] = paneWorker
-	c.scroll[paneWorker] = 0
+	c.turned()
+}
+
+// turned says that the detail shows something else: from its top.
+func (c *Console) turned() {
+	c.scroll[paneWorker], c.crash = 0, ""
 }
 
 func (c *Console) openLogs() {
@@ -195,6 +248,10 @@ func (c *Console) click(x, y int) {
 			c.workers.move(c.workers.top + row - c.workers.sel)
 		case paneRequests:
 			c.requests.move(c.requests.top + row - c.requests.sel)
+		case paneStrays:
+			c.strays.move(c.strays.top + row - c.strays.sel)
+		case paneKeys:
+			c.keyRows.move(c.keyRows.top + row - c.keyRows.sel)
 		}
 		return
 	}

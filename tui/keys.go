@@ -32,11 +32,11 @@ func in(ids ...paneID) func(*Console) bool {
 // bindings is the table. Of two rows with the same key the first whose when holds is taken.
 func bindings() []binding {
 	onWorker := in(paneWorkers, paneWorker)
-	onLog := func(c *Console) bool {
-		return c.focused() == paneLogs || c.focused() == paneWorker && c.tab == tabLogs
-	}
+	onLog := (*Console).onLog
 	sorts := func(c *Console) bool { return len(orders(c.focused())) > 0 }
-	inDetail := func(c *Console) bool { return c.view == viewWorkers }
+	inDetail := func(c *Console) bool {
+		return c.view == viewWorkers || c.view == viewCosts && c.snap != nil && len(c.snap.Keys) > 0
+	}
 	charts := func(c *Console) bool {
 		switch c.focused() {
 		case paneThroughput, paneLatency, paneStages, paneMoney, paneHealth:
@@ -55,12 +55,12 @@ func bindings() []binding {
 		{keys: []string{"s"}, show: "s", help: "start or stop the worker", group: "Worker", hintKey: "s", hint: "start/stop", write: true, when: onWorker, do: do((*Console).askStartStop)},
 		{keys: []string{"r"}, show: "r", help: "restart the worker", group: "Worker", hintKey: "r", hint: "restart", write: true, when: onWorker, do: do((*Console).askRestart)},
 		{keys: []string{"d"}, show: "d", help: "drain the worker, or route to it again", group: "Worker", hintKey: "d", hint: "drain/resume", write: true, when: onWorker, do: do((*Console).askDrain)},
-		{keys: []string{"["}, show: "[ ]", help: "previous, next tab of the worker", group: "Worker", hintKey: "[ ]", hint: "tabs", when: inDetail, do: do(func(c *Console) { c.turnTab(-1) })},
+		{keys: []string{"["}, show: "[ ]", help: "previous, next tab", group: "Here", hintKey: "[ ]", hint: "tabs", when: inDetail, do: do(func(c *Console) { c.turnTab(-1) })},
 		{keys: []string{"]"}, when: inDetail, do: do(func(c *Console) { c.turnTab(1) })},
 		{keys: []string{"v"}, show: "v", help: "the worker's log", group: "Worker", when: onWorker, do: do(func(c *Console) { c.openLogs() })},
 
 		// Logs.
-		{keys: []string{"f", "F"}, show: "f", help: "follow the log's end", group: "Log", hintKey: "f", hint: "follow", when: onLog, do: do(func(c *Console) { c.logs.jump(true) })},
+		{keys: []string{"f"}, show: "f", help: "follow the log's end", group: "Log", hintKey: "f", hint: "follow", when: onLog, do: do(func(c *Console) { c.logs.jump(true) })},
 		{keys: []string{"l"}, show: "l", help: "least level shown: all, info, warning, error", group: "Log", hintKey: "l", hint: "level", when: onLog, do: do(func(c *Console) { c.logs.nextLevel() })},
 		{keys: []string{"w"}, show: "w", help: "wrap long lines", group: "Log", hintKey: "w", hint: "wrap", when: onLog, do: do(func(c *Console) { c.logs.wrap = !c.logs.wrap; c.logs.rev++ })},
 		{keys: []string{"t"}, show: "t", help: "times of lines", group: "Log", when: onLog, do: do(func(c *Console) { c.logs.times = !c.logs.times; c.logs.rev++ })},
@@ -112,9 +112,10 @@ func bindings() []binding {
 		{keys: []string{"q"}, show: "q", help: "leave; the engine goes on (in the demo: end it)", group: "Everywhere", hintKey: "q", hint: "leave", do: (*Console).leave},
 		{keys: []string{"Q"}, show: "Q", help: "leave, the screen stays in the terminal", group: "Everywhere", do: (*Console).leaveScreen},
 	}
+	bs = slices.Insert(bs, 2, operating()...) // after help and the command line, before what they share a key with
 	for _, v := range views {
 		id := v.id
-		bs = append(bs, binding{keys: []string{string(whole(int(id)))}, show: whole(int(id)), help: v.name, group: "Views", do: do(func(c *Console) { c.goTo(id) })})
+		bs = append(bs, binding{keys: []string{string(id.key())}, show: id.key(), help: v.name, group: "Views", do: do(func(c *Console) { c.goTo(id) })})
 	}
 	for i := range bs {
 		if bs[i].when == nil {
@@ -238,7 +239,7 @@ func (c *Console) leaveScreen() tea.Cmd {
 
 // nested says that there is something to go back from.
 func (c *Console) nested() bool {
-	return c.zoom != paneNone || c.cursor >= 0 || c.filters[c.filterPane(c.focused())].text != "" || c.view != viewOverview
+	return c.crash != "" && c.view == viewWorkers || c.zoom != paneNone || c.cursor >= 0 || c.filters[c.filterPane(c.focused())].text != "" || c.view != viewOverview
 }
 
 func (c *Console) back() {
@@ -246,6 +247,8 @@ func (c *Console) back() {
 	switch {
 	case c.filters[f].text != "":
 		c.setFilter(f, "")
+	case c.crash != "" && c.view == viewWorkers:
+		c.crash = ""
 	case c.cursor >= 0:
 		c.cursor = -1
 	case c.zoom != paneNone:

@@ -7,6 +7,7 @@ const (
 	paneNone paneID = iota
 	paneHeader
 	paneTabs
+	paneSubtabs // of a view that has them
 	paneFooter
 	paneThroughput
 	paneLatency
@@ -26,6 +27,10 @@ const (
 	paneAnswer
 	paneHistory
 	paneEvents
+	paneStrays
+	paneKeys
+	paneModels
+	paneCache
 	paneList // the plain list of very small terminals
 	paneHelp
 )
@@ -47,7 +52,11 @@ const (
 	viewCosts    viewID = 4
 	viewPrompt   viewID = 8
 	viewEvents   viewID = 9
+	viewModels   viewID = 10
 )
+
+// key is what the view is opened with.
+func (v viewID) key() Text { return whole(int(v) % 10) }
 
 // need is what the data asks of a layout: how many rows a table would fill, and which panes have
 // nothing to show and shrink to one line.
@@ -56,7 +65,13 @@ type need struct {
 	trouble           int // lines that say below the table of workers what ails one
 	noHealth          bool
 	noCharts          bool // there has been no traffic
-	logTab            bool // the worker's detail is its log
+	logTab            bool // the worker's detail is a log
+	strays            int  // processes that nobody looks after
+	rolls             int  // lines below the table of workers about rolling restarts
+	costTabs          bool // there is more than one kind of costs
+	keys              bool // that of client keys is shown
+	models            int  // lines of the table of models
+	cache             bool // this host has a model cache
 }
 
 // column is a stack of panes: each takes its rows, what is left goes to the last that may grow.
@@ -116,7 +131,11 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 	}
 	switch v {
 	case viewWorkers:
-		table := min(n.workers+1+frame, max(h*2/5, 5))
+		table := min(n.workers+1+frame+n.rolls, max(h*2/5, 5))
+		if n.strays > 0 { // below the table, above the detail
+			low := min(n.strays, 4) + 1 + frame
+			return column(out, 0, y, w, h, boxed, []paneID{paneWorkers, paneStrays, paneWorker}, []int{table, min(low, max(h/4, 3)), h})
+		}
 		if detail := min(22, h-table-8); detail >= 18 && !n.logTab { // room for the log beside the rest
 			return column(out, 0, y, w, h, boxed, []paneID{paneWorkers, paneWorker, paneLogs}, []int{table, detail, h})
 		}
@@ -130,6 +149,13 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 		detail := min(max(h/2, 10), 18)
 		return column(out, 0, y, w, h, boxed, []paneID{paneRequests, paneRequest}, []int{h - detail, detail})
 	case viewCosts:
+		if n.costTabs {
+			out = append(out, Rect{Pane: paneSubtabs, Y: y, W: w, H: 1})
+			y, h = y+1, h-1
+		}
+		if n.keys {
+			return append(out, Rect{Pane: paneKeys, Y: y, W: w, H: h, Boxed: boxed})
+		}
 		if w < 110 {
 			low := min(max(h*2/5, 8), 12)
 			out = append(out, Rect{Pane: paneCosts, Y: y, W: w, H: h - low, Boxed: boxed})
@@ -148,6 +174,11 @@ func body(out []Rect, v viewID, w, y, h int, boxed bool, n need) []Rect {
 			out = append(out, Rect{Pane: paneHistory, X: w - side, Y: y, W: side, H: h, Boxed: boxed})
 		}
 		return out
+	case viewModels:
+		if !n.cache {
+			return append(out, Rect{Pane: paneModels, Y: y, W: w, H: h, Boxed: boxed})
+		}
+		return column(out, 0, y, w, h, boxed, []paneID{paneModels, paneCache}, []int{min(n.models+frame, h/2), h})
 	case viewEvents:
 		return append(out, Rect{Pane: paneEvents, Y: y, W: w, H: h, Boxed: boxed})
 	}

@@ -31,6 +31,8 @@ type logView struct {
 	times  bool
 	height int // rows at the last drawing
 	gap    bool
+	back   bool // older lines than the first are wanted
+	start  bool // there are none: the engine keeps no more
 	rev    int64
 }
 
@@ -51,25 +53,50 @@ func levelRank(level string) int {
 }
 
 type logMsg struct {
-	name  string
-	lines []api.Line
-	err   error
+	name   string
+	before uint64 // 0: these are the newest lines; else those before this one
+	lines  []api.Line
+	err    error
 }
 
 // wanted is the log that is on screen, "" for none.
 func (c *Console) wanted() string {
-	show := false
 	w := c.worker()
 	if w == nil {
 		return ""
 	}
 	for _, r := range layout(c.view, c.w, c.h, c.need(), c.focused(), c.zoom) {
-		show = show || r.Pane == paneLogs || r.Pane == paneWorker && (c.tab == tabLogs || c.tab == tabCharts && !serves(w))
-	}
-	if show {
-		return w.Name
+		switch {
+		case r.Pane == paneWorker && c.detailLog() != "":
+			return c.detailLog()
+		case r.Pane == paneLogs, r.Pane == paneWorker && c.detailTab() == tabCharts && !serves(w):
+			return w.Name
+		}
 	}
 	return ""
+}
+
+// detailLog is the log that fills the worker's detail: its own, or the last lines of a crash.
+func (c *Console) detailLog() string {
+	w := c.worker()
+	if w == nil {
+		return ""
+	}
+	switch c.detailTab() {
+	case tabLogs:
+		return w.Name
+	case tabCrashes:
+		if c.crash != "" {
+			return "crash/" + c.crash
+		}
+	}
+	return ""
+}
+
+// onLog says that keys go to a log.
+func (c *Console) onLog() bool {
+	f := c.focused()
+	return f == paneLogs || f == paneWorker && c.detailLog() != ""
 }
 
 // follow asks for the newest lines of the log on screen, and of the prompt's answer.
@@ -92,6 +119,9 @@ func (c *Console) followLog() tea.Cmd {
 		return nil
 	}
 	l.busy = true
+	if l.back && !l.start && len(l.lines) > 0 {
+		return fetchOlder(c.src, name, l.lines[0].Seq)
+	}
 	return fetchLog(c.src, name, l.after)
 }
 
@@ -100,7 +130,25 @@ func fetchLog(src api.Source, name string, after uint64) tea.Cmd {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		lines, err := src.Log(ctx, name, after)
-		return logMsg{name, lines, err}
+		return logMsg{name: name, lines: lines, err: err}
+	}
+}
+
+// logPage is how many lines Source.Log gives at once.
+const logPage = 2000
+
+// fetchOlder asks for the page of lines before one. A cursor of 0 would mean the newest: of a log
+// that is longer than a page, the very first line is out of reach.
+func fetchOlder(src api.Source, name string, before uint64) tea.Cmd {
+	after := uint64(1)
+	if before > logPage+2 {
+		after = before - logPage - 1
+	}
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		lines, err := src.Log(ctx, name, after)
+		return logMsg{name: name, before: before, lines: lines, err: err}
 	}
 }
 
@@ -121,12 +169,17 @@ func (c *Console) logArrived(msg logMsg) tea.Cmd {
 	default:
 		l.err = ""
 	}
+	if msg.before > 0 && msg.err == nil {
+		l.prepend(msg.before, msg.lines)
+		c.dirty = true
+		return c.followLog()
+	}
 	if len(msg.lines) == 0 && msg.err == nil {
 		return nil
 	}
 	l.add(msg.lines)
 	c.dirty = true
-	if len(msg.lines) >= 2000 { // there is more: catch up at once
+	if len(msg.lines) >= logPage { // there is more: catch up at once
 		return c.followLog()
 	}
 	return nil
@@ -149,9 +202,28 @@ func (l *logView) add(lines []api.Line) {
 	if over := len(l.lines) - maxLogLines; over > maxLogLines/10 { // in batches: moving is not free
 		l.lines = append([]api.Line(nil), l.lines[over:]...)
 		l.top = max(l.top-over, 0)
+		l.start = false
 		l.refilter()
 	}
 	l.rev++
+}
+
+// prepend puts older lines before the first one, which keeps its place on the screen.
+func (l *logView) prepend(before uint64, lines []api.Line) {
+	l.back = false
+	n := 0
+	for n < len(lines) && lines[n].Seq < before {
+		n++
+	}
+	if n == 0 || len(l.lines) >= maxLogLines {
+		l.start = true
+		l.rev++
+		return
+	}
+	shown := l.count()
+	l.lines = append(append(make([]api.Line, 0, n+len(l.lines)), lines[:n]...), l.lines...)
+	l.refilter()
+	l.top = max(min(l.top+l.count()-shown, l.count()-1), 0)
 }
 
 func (l *logView) admit(i int) {
@@ -207,6 +279,7 @@ func (l *logView) move(by int) {
 	}
 	l.top = max(min(l.top+by, last), 0)
 	l.follow = l.top >= last && by > 0 || last == 0
+	l.back = by < 0 && l.top == 0
 	l.rev++
 }
 
@@ -254,126 +327,4 @@ func (l *logView) shown() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
-}
-
-func (c *Console) drawLogs(p *panel) {
-	l := &c.logs
-	w := c.worker()
-	if w == nil {
-		p.row().put(stDim, "no worker selected")
-		return
-	}
-	if p.name == "Log" || p.name == c.g.super[c.paneNumber(paneLogs)%10]+"Log" {
-		p.name += " " + clean(w.Name)
-	}
-	if l.level > 0 {
-		p.show(stWarn, "from "+logLevels[l.level])
-	}
-	if l.follow {
-		p.show(stOK, "following")
-	} else {
-		p.show(stWarn, "held at "+whole(l.top+1)+", f follows")
-	}
-	p.show(stDim, plural(int64(l.count()), "line", "lines"))
-	if l.err != "" {
-		p.row().put(stDim, l.err)
-	}
-	// The first error explains most failures: it stays in sight when it has scrolled away.
-	if len(l.errors) > 0 && w.Error == "" && p.free() > 6 {
-		e := &l.lines[l.errors[0]]
-		p.row().put(stBad, c.g.bad+" first error ").put(stDim, hms(e.Time)).gap(1).put(stBad, clean(e.Text))
-	}
-	h := p.free()
-	l.height = h
-	n := l.count()
-	if n == 0 {
-		if l.err == "" && len(l.lines) > 0 {
-			p.row().put(stDim, "no line passes the filter")
-		} else if l.err == "" {
-			p.row().put(stDim, "no line yet")
-		}
-		return
-	}
-	if !l.wrap {
-		from := l.top
-		if l.follow {
-			from = max(n-h, 0)
-		}
-		for i := from; i < min(from+h, n); i++ {
-			c.logLine(p, l.at(i))
-		}
-		return
-	}
-	c.wrappedLog(p, h)
-}
-
-// wrappedLog fills the pane with whole lines; following, it is filled from the end.
-func (c *Console) wrappedLog(p *panel, h int) {
-	l := &c.logs
-	prefix := 2
-	if l.times {
-		prefix += 9
-	}
-	rows := func(i int) []Text { return Sanitize(l.at(i).Text).wrap(max(p.width()-prefix, 8)) }
-	from := l.top
-	if l.follow {
-		from = l.count()
-		for used := 0; from > 0; from-- {
-			if used += len(rows(from - 1)); used > h {
-				break
-			}
-		}
-		from = min(from, l.count()-1)
-	}
-	for i := from; i < l.count() && p.free() > 0; i++ {
-		st := logStyle(l.at(i).Level)
-		for j, t := range rows(i) {
-			if p.free() <= 0 {
-				return
-			}
-			r := p.row()
-			if j == 0 {
-				c.logHead(r, l.at(i))
-			} else {
-				r.gap(prefix)
-			}
-			r.put(st, t)
-		}
-	}
-}
-
-func logStyle(level string) style {
-	switch level {
-	case "error":
-		return stBad
-	case "warning":
-		return stWarn
-	case "debug":
-		return stDim
-	}
-	return stText
-}
-
-func (c *Console) logHead(r *line, line *api.Line) {
-	if c.logs.times {
-		r.cell(stFaint, hms(line.Time), 8).gap(1)
-	}
-	switch line.Level {
-	case "error":
-		r.put(stBad, c.g.bad).gap(1)
-	case "warning":
-		r.put(stWarn, c.g.warn).gap(1)
-	default:
-		r.gap(2)
-	}
-}
-
-func (c *Console) logLine(p *panel, line *api.Line) {
-	r := p.row()
-	c.logHead(r, line)
-	text := line.Text
-	if len(text) > 4*p.width()+64 { // what is off the screen need not be sanitised
-		text = strings.ToValidUTF8(text[:4*p.width()+64], "�")
-	}
-	r.put(logStyle(line.Level), clean(text))
 }

@@ -224,20 +224,20 @@ func TestWhatIsNotKnownOfARequestIsNotShown(t *testing.T) {
 func TestChartsSideBySideTakeTurns(t *testing.T) {
 	for _, tc := range []struct {
 		size  [2]int
-		panes []paneID
-	}{{sizes[1], []paneID{paneThroughput, paneLatency}}, {sizes[2], []paneID{paneThroughput, paneLatency, paneStages}}} {
+		every map[paneID]int
+	}{{sizes[1], map[paneID]int{paneThroughput: 2, paneLatency: 4}}, {sizes[2], map[paneID]int{paneThroughput: 2, paneLatency: 4, paneStages: 4}}} {
 		c := at(tc.size[0], tc.size[1], fixture("real", fixedNow), Options{})
 		frame(t, c)
 		drawn := map[paneID]int{}
 		for i := range 12 {
 			before := map[paneID]*api.Snapshot{}
-			for _, id := range tc.panes {
+			for id := range tc.every {
 				before[id] = c.cache[id].key.snap
 			}
 			c.Update(snapshotMsg{snap: fixture("real", fixedNow.Add(time.Duration(i+1)*api.Tick))})
 			frame(t, c)
 			n := 0
-			for _, id := range tc.panes {
+			for id := range tc.every {
 				if c.cache[id].key.snap != before[id] {
 					drawn[id]++
 					n++
@@ -247,8 +247,8 @@ func TestChartsSideBySideTakeTurns(t *testing.T) {
 				t.Errorf("%v: %d charts changed at once", tc.size, n)
 			}
 		}
-		for _, id := range tc.panes {
-			if want := 12 / len(tc.panes); drawn[id] != want {
+		for id, every := range tc.every {
+			if want := 12 / every; drawn[id] != want {
 				t.Errorf("%v: %s was drawn %d times in 12 snapshots, want %d", tc.size, spec(id).name, drawn[id], want)
 			}
 		}

@@ -16,7 +16,11 @@ type input struct {
 	pick     int    // chosen completion, -1 for what is typed
 	pane     paneID // whose filter it is
 	was      string
+	do       func(*Console, string) tea.Cmd // takes the line; nil: a command or a filter
 }
+
+// filters says that the line is a filter, which works as it is typed.
+func (in *input) filters() bool { return !in.complete && in.do == nil }
 
 // command is one that can be typed after a colon.
 type command struct {
@@ -34,7 +38,7 @@ func (c *Console) commands() []command {
 	var out []command
 	for _, v := range views {
 		id := v.id
-		out = append(out, command{name: strings.ToLower(string(v.name)), help: "view " + whole(int(id)), do: run(func(c *Console) { c.goTo(id) })})
+		out = append(out, command{name: strings.ToLower(string(v.name)), help: "view " + id.key(), do: run(func(c *Console) { c.goTo(id) })})
 	}
 	if c.snap != nil {
 		for i := range c.snap.Windows {
@@ -47,6 +51,7 @@ func (c *Console) commands() []command {
 			out = append(out,
 				command{name: "worker " + name, help: clean(w.Model), do: run(func(c *Console) { c.goTo(viewWorkers); c.setFilter(paneWorkers, ""); c.selectWorker(w.Name) })},
 				command{name: "logs " + name, help: "its log", do: run(func(c *Console) { c.openLogs(); c.setFilter(paneWorkers, ""); c.selectWorker(w.Name) })})
+			out = append(out, workerCommands(w)...)
 			for _, v := range []api.Verb{api.WorkerStart, api.WorkerStop, api.WorkerRestart, api.WorkerDrain, api.WorkerResume} {
 				if orderFits(v, w.State) {
 					out = append(out, command{name: string(verbName(v)) + " " + name, help: "asks first", write: true, do: run(func(c *Console) { c.askWorker(v, w) })})
@@ -54,6 +59,7 @@ func (c *Console) commands() []command {
 			}
 		}
 	}
+	out = append(out, c.modelCommands()...)
 	for _, name := range ThemeNames() {
 		out = append(out, command{name: "theme " + name, help: "colours", do: run(func(c *Console) { c.setTheme(name) })})
 	}
@@ -129,7 +135,7 @@ func (c *Console) openFilter() {
 func (c *Console) filterPane(id paneID) paneID {
 	switch id {
 	case paneWorker:
-		if c.tab == tabLogs {
+		if c.onLog() {
 			return paneLogs
 		}
 		return paneWorkers
@@ -158,12 +164,15 @@ func (c *Console) inputKey(k string, msg tea.KeyPressMsg) tea.Cmd {
 	switch {
 	case k == "esc":
 		c.input = nil
-		if !in.complete {
+		if in.filters() {
 			c.setFilter(in.pane, in.was)
 		}
 		return nil
 	case k == "enter":
 		c.input = nil
+		if in.do != nil {
+			return in.do(c, strings.TrimSpace(in.text))
+		}
 		if in.complete {
 			return c.runCommand(in)
 		}
@@ -190,7 +199,7 @@ func (c *Console) inputKey(k string, msg tea.KeyPressMsg) tea.Cmd {
 		if len(in.text) > 200 {
 			in.text = strings.ToValidUTF8(in.text[:200], "")
 		}
-		if !in.complete {
+		if in.filters() {
 			c.setFilter(in.pane, in.text)
 		}
 	}
@@ -254,79 +263,10 @@ func (c *Console) paste(s string) {
 		if len(c.input.text) > 200 {
 			c.input.text = strings.ToValidUTF8(c.input.text[:200], "")
 		}
-		if !c.input.complete {
+		if c.input.filters() {
 			c.setFilter(c.input.pane, c.input.text)
 		}
 	case c.typing():
 		c.prompt.insert(s)
-	}
-}
-
-// Help.
-
-func (c *Console) helpKey(k string) tea.Cmd {
-	switch k {
-	case "esc", "q", "?", "enter":
-		c.help = false
-	case "j", "down":
-		c.helpTop++
-	case "k", "up":
-		c.helpTop = max(c.helpTop-1, 0)
-	case "ctrl+d", "pgdown", "space":
-		c.helpTop += 10
-	case "ctrl+u", "pgup":
-		c.helpTop = max(c.helpTop-10, 0)
-	case "g":
-		c.helpTop = 0
-	}
-	return nil
-}
-
-// drawHelp lists the bindings that work here, this place's own first.
-func (c *Console) drawHelp(p *panel) {
-	type entry struct{ key, text, group Text }
-	var all []entry
-	c.help = false // what works is asked as if help were closed
-	for _, g := range []Text{"Worker", "Log", "Prompt", "Here", "Charts", "Everywhere", "Views"} {
-		for i := range c.keys {
-			if b := &c.keys[i]; b.show != "" && b.group == g && c.usable(b) {
-				all = append(all, entry{b.show, b.help, g})
-			}
-		}
-	}
-	c.help = true
-	all = append(all,
-		entry{"ctrl+c ctrl+c", "leave", "Everywhere"},
-		entry{"●", "health of the service: live, degraded, down", "Signs"},
-		entry{"- …", "not known; not there yet. An unknown figure is never a 0", "Signs"},
-		entry{"~", "fewer samples than the quantile needs: 20 for p95, 100 for p99", "Signs"},
-		entry{"≈", "tokens not counted by the server itself", "Signs"},
-	)
-	var lines []func(*line)
-	last := Text("")
-	for _, e := range all {
-		if e.group != last && (e.key != "ctrl+c ctrl+c") {
-			if last != "" {
-				lines = append(lines, func(*line) {})
-			}
-			lines = append(lines, func(l *line) { l.put(stTitle, e.group) })
-			last = e.group
-		}
-		keys := min(24, p.width()/3)
-		for i, text := range e.text.wrap(max(p.width()-keys-3, 8)) {
-			key := e.key
-			if i > 0 {
-				key = ""
-			}
-			lines = append(lines, func(l *line) { l.gap(1).cell(stKey, key, keys).gap(2).put(stText, text) })
-		}
-	}
-	c.helpTop = max(min(c.helpTop, len(lines)-p.height()), 0)
-	for _, f := range lines[c.helpTop:] {
-		if p.free() == 0 {
-			p.foot = "more below, j"
-			break
-		}
-		f(p.row())
 	}
 }

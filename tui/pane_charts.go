@@ -24,7 +24,7 @@ func (c *Console) cursorCell(w *api.Window, n int) int {
 		return -1
 	}
 	t := w.End.UnixNano() - int64(c.cursor+1)*int64(w.Bucket)
-	return (n - 1 - int(newest-t/step) - ahead(w, n)) / 2
+	return (n - 1 - int(newest-t/step) - ahead(w, n, 2)) / 2
 }
 
 // under is the value of a series under the chart cursor, or what it was lately, and when that is.
@@ -93,7 +93,7 @@ func (c *Console) drawThroughput(p *panel) {
 	p.show(stStrong, rate(out)+" tok/s")
 	p.show(stText, rate(req)+" req/s")
 	n := chartPoints(p.width())
-	pts := cellPoints(w, w.Output, n, foldMean)
+	pts := cellPoints(w, w.Output, n, 2, foldMean)
 	extra := 0
 	switch h := p.height(); {
 	case h >= 11:
@@ -119,7 +119,7 @@ func (c *Console) throughputRows(p *panel, w *api.Window, n int) {
 	sparkRow := func(name Text, s api.Series, st style, f fold, unit Text) {
 		l := p.row()
 		l.cell(stDim, name, axisWidth-1).gap(1)
-		vs := points(w, s, max(cells, 0), f)
+		vs := cellPoints(w, s, max(cells, 0), 1, f)
 		c.g.spark1(l, st, vs, 0)
 		v, _ := c.under(w, s, f)
 		l.gap(1).rcell(stText, rate(v), 6).gap(1).put(stDim, unit)
@@ -179,7 +179,7 @@ func (c *Console) drawLatency(p *panel) {
 		table = 0
 	}
 	n := chartPoints(p.width())
-	hi, lo := cellPoints(w, w.TTFT95, n, foldMax), cellPoints(w, w.TTFT50, n, foldMax)
+	hi, lo := cellPoints(w, w.TTFT95, n, 2, foldMax), cellPoints(w, w.TTFT50, n, 2, foldMax)
 	ch := chart{
 		graph: c.graph, upper: hi, lower: lo, top: c.scaleOf("ttft", peakOf(hi, lo), 0.01), label: axisSeconds,
 		ramp: [3]style{stA, stA2, stA2}, below: [2]style{stB, stB2}, dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
@@ -252,7 +252,7 @@ func (c *Console) quantiles(p *panel, w *api.Window) {
 			l.gap(2)
 		}
 		if n := ws[7]; n > 0 && r.s != nil {
-			c.g.spark1(l, stA3, points(w, r.s, n, foldMax), 0)
+			c.g.spark1(l, stA3, cellPoints(w, r.s, n, 1, foldMax), 0)
 		}
 	}
 }
@@ -278,7 +278,7 @@ func (c *Console) drawStages(p *panel) {
 	}
 	n := chartPoints(p.width())
 	upper := max((p.height()-2)/2, 3)
-	e := cellPoints(w, w.E2E95, n, foldMax)
+	e := cellPoints(w, w.E2E95, n, 2, foldMax)
 	ch := chart{
 		graph: c.graph, upper: e, top: c.scaleOf("e2e", peakOf(e), 0.1), label: axisSeconds, ramp: [3]style{stC, stC2, stC2},
 		dim: partialFrom(w, n), cursor: c.cursorCell(w, n), span: w.Span,
@@ -292,7 +292,7 @@ func (c *Console) drawStages(p *panel) {
 		itl = seconds(v)
 	}
 	p.row().gap(axisWidth).put(stDim, "ITL p95 ").put(stStrong, itl).put(stDim, " between tokens")
-	g := cellPoints(w, w.ITL95, n, foldMax)
+	g := cellPoints(w, w.ITL95, n, 2, foldMax)
 	ch = chart{
 		graph: c.graph, upper: g, top: c.scaleOf("itl", peakOf(g), 0.001), label: axisSeconds, ramp: [3]style{stB, stB2, stB2},
 		dim: ch.dim, cursor: ch.cursor, span: w.Span,

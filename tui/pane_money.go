@@ -227,7 +227,7 @@ func (c *Console) savingsSpark(p *panel) {
 	if w == nil || c.snap.Money.Savings == nil {
 		return
 	}
-	vs := points(w, w.Savings, max(p.width()-16, 0), foldMax)
+	vs := cellPoints(w, w.Savings, max(p.width()-16, 0), 1, foldMax)
 	lo, any1 := 0.0, false
 	for _, v := range vs {
 		if known(v) {

@@ -96,6 +96,9 @@ func (c *Console) pace(r *api.Request) float64 {
 func (c *Console) drawRequests(p *panel) {
 	rows := c.requestRows()
 	w := c.win()
+	if n := c.snap.Traffic.Queued; n > 0 {
+		p.show(stWarn, whole(n)+" wait for a worker")
+	}
 	p.show(stDim, whole(c.snap.Traffic.InFlight)+" in flight")
 	if t := c.orderText(paneRequests); t != "" {
 		p.show(stKey, t)
@@ -224,6 +227,13 @@ func (c *Console) drawRequest(p *panel) {
 				break
 			}
 			p.row().gap(2).put(stBad, t)
+		}
+	}
+	if r.Position > 0 {
+		l := p.row()
+		l.cell(stDim, "Queue", 14).put(stWarn, ordinal(r.Position)+" in line for a worker").put(stText, ", waits for "+span(r.Queue))
+		if r.Wait > 0 {
+			l.put(stText, ", about "+span(r.Wait)+" more")
 		}
 	}
 	c.waterfall(p, r)

@@ -8,15 +8,6 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
-const (
-	tabCharts = iota
-	tabLogs
-	tabArgs
-	tabTimeline
-)
-
-var workerTabs = []Text{"Overview", "Log", "Args", "Timeline"}
-
 // drawWorker is the detail of the selected worker.
 func (c *Console) drawWorker(p *panel) {
 	w := c.worker()
@@ -35,20 +26,16 @@ func (c *Console) drawWorker(p *panel) {
 	if w.Version != "" && p.w > 100 {
 		p.show(stDim, "vLLM "+clean(w.Version))
 	}
-	l := p.row()
-	for i, t := range workerTabs {
-		if i == c.tab {
-			l.put(stTab, " "+t+" ")
-		} else {
-			l.put(stDim, " "+t+" ")
-		}
-		l.gap(1)
+	tabs, tab := c.tabsOf(w), c.detailTab()
+	names := make([]Text, len(tabs))
+	for i, t := range tabs {
+		names[i] = c.tabName(t, w)
 	}
-	l.right(stFaint, "[ ] turn", 0)
-	if w.Error != "" && c.tab != tabArgs {
+	tabStrip(p.row(), names, slices.Index(tabs, tab))
+	if tab == tabCharts || tab == tabLogs || tab == tabTimeline {
 		c.pinned(p, w)
 	}
-	switch c.tab {
+	switch tab {
 	case tabCharts:
 		if (w.State == api.Starting || w.State == api.Failed) && len(w.Phases) > 0 {
 			c.timeline(p, w)
@@ -61,31 +48,32 @@ func (c *Console) drawWorker(p *panel) {
 		c.drawLogs(p)
 	case tabArgs:
 		c.workerArgs(p, w)
+	case tabGPU:
+		c.workerCards(p, w)
 	case tabTimeline:
 		c.timeline(p, w)
+		c.workerLife(p, w)
+	case tabCrashes:
+		c.workerCrashes(p)
+	case tabAdvice:
+		c.workerAdvice(p)
 	}
 }
 
-// pinned shows the first error and its remedy above everything else.
+// pinned shows what a worker waits for, or its first error and the remedy, above everything else.
 func (c *Console) pinned(p *panel, w *api.Worker) {
-	for i, t := range clean(w.Error).wrap(max(p.width()-2, 1)) {
-		if i == 3 {
-			break
-		}
-		mark := Text(" ")
-		if i == 0 {
-			mark = c.g.bad
-		}
-		p.row().put(stBad, mark).gap(1).put(stBad, t)
+	if w.Blocked != "" {
+		p.marked(stWarn, c.g.wait, stText, "waits: "+clean(w.Blocked), 2)
 	}
+	if w.Error == "" {
+		return
+	}
+	p.marked(stBad, c.g.bad, stBad, clean(w.Error), 3)
 	if w.Remedy != "" {
-		for i, t := range clean(w.Remedy).wrap(max(p.width()-2, 1)) {
-			mark := Text(" ")
-			if i == 0 {
-				mark = c.g.arrow
-			}
-			p.row().put(stOK, mark).gap(1).put(stText, t)
-		}
+		p.marked(stOK, c.g.arrow, stText, clean(w.Remedy), 3)
+	}
+	if w.Fix != nil && !c.opt.ReadOnly {
+		p.row().gap(2).put(stKey, "enter").put(stDim, " shows the new command line and asks")
 	}
 	if w.Exit != "" || w.Restarts > 0 || !w.NextStart.IsZero() {
 		l := p.row()
@@ -97,6 +85,23 @@ func (c *Console) pinned(p *panel, w *api.Worker) {
 		if !w.NextStart.IsZero() {
 			l.put(stDim, "next try at "+hms(w.NextStart))
 		}
+	}
+}
+
+// marked writes a text behind a sign, in at most so many rows.
+func (p *panel) marked(st style, mark Text, text style, t Text, most int) {
+	lines := t.wrap(max(p.width()-2, 1))
+	for i, part := range lines[:min(len(lines), most)] {
+		if p.free() <= 0 {
+			return
+		}
+		if i > 0 {
+			mark = " "
+		}
+		if i == most-1 && len(lines) > most {
+			part = (part + loading).cut(max(p.width()-2, 1))
+		}
+		p.row().put(st, mark).gap(1).put(text, part)
 	}
 }
 
@@ -148,7 +153,7 @@ func (c *Console) figures(w *api.Worker) []fig {
 		{"TTFT p95", seconds(val(w.TTFT95)), stText},
 		{"prefix hit", percentInt(val(w.Prefix)), stText},
 		{"KV cache", kv, severity2(val(w.KV), 0.85, 0.95)},
-		{"preemptions/s", rate(val(w.Preempt)), stText},
+		{"preemptions/s", rate(val(w.Preempt)), severity2(val(w.Preempt), 1e-9, 1)},
 		{"max seqs", limit(w.MaxSeqs), stText},
 		{"max length", limit(w.MaxLen), stText},
 		{"CPU cores", cores(c.steady("cpu "+w.Name, val(w.CPU), 0.05)), stText},
@@ -171,6 +176,15 @@ func (c *Console) figures(w *api.Worker) []fig {
 			temp = decimals(g.temp, 0) + "°C"
 		}
 		figs = append(figs, fig{"GPUs", gpus, stText}, fig{"utilisation", percentInt(g.util), stText}, fig{"VRAM", vram, stText}, fig{"power, temp", power + " " + temp, stText})
+	}
+	if w.Accept != nil {
+		figs = append(figs, fig{"spec accept", percentInt(*w.Accept), stText})
+	}
+	if w.State == api.Asleep {
+		figs[0].v += ", level " + whole(w.Level)
+	}
+	if n := len(w.Fixed); n > 0 {
+		figs = append(figs, fig{"by order", plural(int64(n), "argument", "arguments"), stWarn})
 	}
 	if serves(w) {
 		return figs
@@ -237,37 +251,6 @@ func severity2(v, warn, bad float64) style {
 		return st
 	}
 	return stText
-}
-
-// workerArgs is the command as run, one flag a line.
-func (c *Console) workerArgs(p *panel, w *api.Worker) {
-	if len(w.Command) == 0 {
-		p.row().put(stDim, "not launched by us: no command line")
-		if w.URL != "" {
-			p.row().put(stDim, "url ").put(stText, clean(w.URL))
-		}
-		return
-	}
-	var lines []part
-	for i := 0; i < len(w.Command); i++ {
-		t := clean(w.Command[i])
-		st := stText
-		if i == 0 {
-			st = stStrong
-		} else {
-			t = "  " + t
-		}
-		// A flag and its value stand together.
-		if len(w.Command[i]) > 1 && w.Command[i][0] == '-' && i+1 < len(w.Command) && (w.Command[i+1] == "" || w.Command[i+1][0] != '-') {
-			i++
-			t += " " + clean(w.Command[i])
-		}
-		for _, part1 := range t.wrap(p.width()) {
-			lines = append(lines, part{st, part1})
-		}
-	}
-	lines = append(lines, part{stText, ""}, part{stDim, "url " + clean(w.URL)}, part{stDim, "y copies the command; secrets are redacted"})
-	c.scrolled(p, lines)
 }
 
 // scrolled shows lines from where the pane is scrolled to.

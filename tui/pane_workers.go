@@ -9,6 +9,8 @@ import (
 // stateMark is the sign of a worker's state and its severity.
 func (c *Console) stateMark(w *api.Worker) (style, Text) {
 	switch {
+	case w.Blocked != "" && !serves(w):
+		return stWarn, c.g.wait
 	case w.State == api.Failed:
 		return stBad, c.g.bad
 	case w.Stalled:
@@ -17,7 +19,7 @@ func (c *Console) stateMark(w *api.Worker) (style, Text) {
 		return stA, c.g.wait
 	case w.State == api.Draining || w.State == api.Stopping:
 		return stWarn, c.g.down
-	case w.State == api.Stopped:
+	case w.State == api.Stopped, w.State == api.Asleep:
 		return stDim, c.g.off
 	case w.KV != nil && *w.KV >= 0.95 || w.Preempt != nil && *w.Preempt > 0:
 		return stWarn, c.g.warn
@@ -29,6 +31,14 @@ func (c *Console) stateMark(w *api.Worker) (style, Text) {
 
 func (c *Console) stateWord(w *api.Worker) Text {
 	switch {
+	case w.Blocked != "" && !serves(w):
+		return "blocked"
+	case c.rolled(w):
+		return "rolling"
+	case w.State == api.Draining && w.Phase == api.PhaseSleeping:
+		return "to sleep"
+	case w.State == api.Asleep && w.Phase == api.PhaseWaking:
+		return "waking"
 	case w.State == api.Ready && w.Stalled:
 		return "stalled"
 	case w.State == api.Ready && w.Preempt != nil && *w.Preempt > 0:
@@ -37,6 +47,12 @@ func (c *Console) stateWord(w *api.Worker) Text {
 		return "KV full"
 	}
 	return clean(string(w.State))
+}
+
+// rolled says that a rolling restart is at a worker.
+func (c *Console) rolled(w *api.Worker) bool {
+	r := c.rollOf(w.Model)
+	return r != nil && w.State != api.Ready && w.State != api.Failed && r.Done < len(r.Workers) && r.Workers[r.Done] == w.Name
 }
 
 // cards sums up the GPUs of a worker; n is how many of them are known.
@@ -101,6 +117,8 @@ const (
 	colTok
 	colTTFT
 	colHit
+	colPreempt
+	colSpec
 	colTemp
 	colPower
 	colCPU
@@ -110,11 +128,12 @@ const (
 )
 
 func (c *Console) workerCols(ws []api.Worker, width int) []tcol {
-	name, model, gpu := 4, 8, false
+	name, model, gpu, spec := 4, 8, false, false
 	for i := range ws {
 		name = min(max(name, clean(ws[i].Name).width()), 20)
 		model = min(max(model, clean(ws[i].Model).width()), 34)
 		gpu = gpu || c.cardsOf(&ws[i]).n > 0
+		spec = spec || ws[i].Accept != nil
 	}
 	name = max(name, 6)
 	least, leastModel := 11, 12 // narrow tables cut names before they drop figures
@@ -131,9 +150,15 @@ func (c *Console) workerCols(ws []api.Worker, width int) []tcol {
 		colUtil:  {head: "GPU", w: 11, drop: 6}, colVRAM: {head: "VRAM", w: 9, right: true, drop: 9},
 		colKV: {head: "KV", w: 11}, colRun: {head: "RUN/Q", w: 6, right: true},
 		colTok: {head: "TOK/S", w: 5, right: true, drop: 1}, colTTFT: {head: "TTFT95", w: 6, right: true, drop: 4},
-		colHit: {head: "HIT", w: 4, right: true, drop: 12}, colTemp: {head: "TEMP", w: 4, right: true, drop: 10},
+		colHit: {head: "HIT", w: 4, right: true, drop: 12}, colPreempt: {head: "PRE/S", w: 5, right: true, drop: 15}, colSpec: {head: "SPEC", w: 4, right: true, drop: 16}, colTemp: {head: "TEMP", w: 4, right: true, drop: 10},
 		colPower: {head: "POWER", w: 8, right: true, drop: 11}, colCPU: {head: "CPU", w: 5, right: true, drop: 7}, colRSS: {head: "RSS", w: 5, right: true, drop: 8},
 		colUp: {head: "UP", w: 4, right: true, drop: 13}, colTrend: {head: "TOK/S, LAST 2 MIN", w: 18, max: 60, drop: 14},
+	}
+	if c.view == viewWorkers { // the selected one's chart is below
+		cols[colTrend].drop = 20
+	}
+	if !spec {
+		cols[colSpec].w = 0
 	}
 	if gpu { // cores and memory of the host matter where there is no card
 		cols[colCPU].w, cols[colRSS].w = 0, 0
@@ -152,17 +177,31 @@ func (c *Console) drawWorkers(p *panel) {
 		}
 	}
 	if h := &c.snap.Host; h.CPU != nil && p.w >= 100 {
-		// While nothing is served the host's other business must not redraw the screen, unless it is a lot.
+		// The host's other business must not redraw a screen at rest.
 		const half = 0.5
-		core, gib := half, float64(1<<30)
-		if c.snap.Traffic.InFlight == 0 {
-			core, gib = max(1, float64(h.CPUs)/4), max(gib, float64(h.MemoryTotal)/10)
+		free := size(int64(c.steady("host memory", float64(h.MemoryFree), 1<<30))) + " free of " + size(h.MemoryTotal)
+		if c.resting {
+			p.show(stDim, "host "+plural(int64(h.CPUs), "core", "cores")+", "+free)
+		} else {
+			cpu := c.steady("host cpu", *h.CPU, half)
+			p.show(stDim, "host "+decimals(math.Round(cpu/half)*half, 1)+" of "+whole(h.CPUs)+" cores, "+free)
 		}
-		cpu, free := c.steady("host cpu", *h.CPU, core), c.steady("host memory", float64(h.MemoryFree), gib)
-		p.show(stDim, "host "+decimals(math.Round(cpu/half)*half, 1)+" of "+whole(h.CPUs)+" cores, "+size(int64(free))+" free of "+size(h.MemoryTotal))
 	}
 	if t := c.orderText(paneWorkers); t != "" {
 		p.show(stKey, t)
+	}
+	for i := range c.snap.Rolls {
+		if r := &c.snap.Rolls[i]; r.State == "running" {
+			p.show(stA, "rolling "+clean(r.Model).cut(24)+" "+whole(r.Done)+"/"+whole(len(r.Workers)))
+		}
+	}
+	if c.view == viewOverview {
+		if n := len(c.snap.Strays); n > 0 {
+			p.show(stWarn, plural(int64(n), "stray", "strays"))
+		}
+		if n := len(c.snap.Advice); n > 0 {
+			p.show(stWarn, whole(n)+" to improve")
+		}
 	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")
 	if len(rows) == 0 {
@@ -182,7 +221,7 @@ func (c *Console) drawWorkers(p *panel) {
 		p.head(cols, ws)
 	}
 	c.workers.n = len(rows)
-	trouble := c.trouble(p.width())
+	trouble := append(c.trouble(p.width()), c.rollNotes()...)
 	if len(trouble) > p.free()-min(len(rows), 2) {
 		trouble = nil
 	}
@@ -209,7 +248,7 @@ func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
 		l.cell(stDim, clean(w.Model), ws[colModel]).gap(2)
 	}
 	switch w.State {
-	case api.Failed, api.Starting, api.Stopped, api.Stopping:
+	case api.Failed, api.Starting, api.Stopped, api.Stopping, api.Asleep:
 		c.workerStory(l, w, st)
 		return
 	}
@@ -241,6 +280,8 @@ func (c *Console) workerRow(p *panel, w *api.Worker, ws []int, sel bool) {
 	num(colTok, stStrong, rate(val(w.OutRate)))
 	num(colTTFT, stText, seconds(val(w.TTFT95)))
 	num(colHit, stText, percentInt(val(w.Prefix)))
+	num(colPreempt, severity2(val(w.Preempt), 1e-9, 1), rate(val(w.Preempt)))
+	num(colSpec, stText, percentInt(val(w.Accept)))
 	if known(g.temp) {
 		num(colTemp, severity2(g.temp, 83, 90), decimals(g.temp, 0)+"°")
 	} else {

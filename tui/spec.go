@@ -45,10 +45,26 @@ Source: raters in the engine, off the path of the request.`}
 		return paneSpec{name: "Events", draw: (*Console).drawEvents, opens: viewWorkers, filters: true, explain: eventsExplained}
 	case paneWorkers:
 		return paneSpec{name: "Workers", draw: (*Console).drawWorkers, opens: viewWorkers, filters: true, explain: `One vLLM server a line. KV: share of its KV cache in use; near 100% it preempts. RUN/Q: requests running and waiting, as the server says. TOK/S: output tokens per second. TTFT95: over the last minute. HIT: prompt tokens served from its prefix cache, last minute.
+PRE/S: requests preempted per second, their KV blocks taken back and computed again. SPEC: share of the drafted tokens that were accepted, last minute; only with speculative decoding.
+asleep: its weights are off the GPU, a request wakes it. blocked: its start waits, the line says for what. rolling: a rolling restart is at it.
 GPU utilisation is the share of time in which any kernel ran, not how busy the card was.
 Sources: vLLM's /metrics, the GPU's own tool, the process tree.`}
 	case paneWorker:
-		return paneSpec{name: "Worker", draw: (*Console).drawWorker, filters: true, explain: `Tabs with [ and ]. Timeline shows the phases of the last start and how long each took. Args is the command as run, secrets redacted. Errors: the first line that explains a failure, and what mends it.`}
+		return paneSpec{name: "Worker", draw: (*Console).drawWorker, filters: true, explain: workerExplained}
+	case paneStrays:
+		return paneSpec{name: "Strays", draw: (*Console).drawStrays, explain: `Processes of vLLM servers that nobody looks after: their API server is gone, or they carry our mark and have no parent of ours. They may hold GPU memory for ever, and a start on that card then fails. MEMORY: resident bytes. GPU MEMORY: over all cards, a dash where there is none or the driver does not say.
+Nothing ends them by itself; x does, after asking. Other processes on a card are strangers: see the GPU tab of its worker.
+Sources: /proc, the GPU's own tool.`}
+	case paneKeys:
+		return paneSpec{name: "Keys", draw: (*Console).drawKeys, explain: `Client keys of the gateway, what was spent most with today first. REQ/MIN and TOKENS/MIN: of the last minute, before the limit; tokens are prompt and completion of requests that have ended. NOW: requests in flight, before the limit of parallel ones. TODAY and MONTH: actual cost in US dollars of requests that have ended, in the host's local days; +? where the cost of some is not known. USED: since the last request.
+Source: the gateway's own record. "vllmdeck keys" makes, changes and revokes keys; those of the config are changed there.`}
+	case paneModels:
+		return paneSpec{name: "Models", draw: (*Console).drawModels, opens: viewWorkers, explain: `What clients may ask for. WORKERS READY: of those that the config has for it. LENGTH: most tokens of prompt and answer together. COMPARED WITH: the price list behind "would have cost". FAILOVER: paid APIs that may serve it while no worker can; "not now" where none would take a request.
+Below, the paid APIs: NOW requests in flight, then US dollars spent today and this month before their cap; a failing one is tried again by itself.
+Enter shows the model's workers.`}
+	case paneCache:
+		return paneSpec{name: "Model cache", draw: (*Console).drawCache, explain: `The Hugging Face cache of the engine's host. SIZE: bytes on disk, shared files counted once (K, M, G are powers of 1024). LAST READ: as far as the file system tells. NEEDED BY: workers of the config; such a model is not removed. A model whose index lists files that are not there will not start: fetch it again.
+Downloads stand first, with their rate and an estimate of the time left.`}
 	case paneRequests:
 		return paneSpec{name: "Requests", draw: (*Console).drawRequests, opens: viewRequests, filters: true, explain: `In flight first, then the newest. PROMPT and OUT in tokens; ≈ marks counts that do not come from the server. TTFT: arrival to first content. TOK/S: completion tokens per second after the first. ACTUAL: its share of worker time (fixed when it ends) or what a paid API charged. WOULD: the same tokens at the baseline's list price. A dash is unknown.`}
 	case paneRequest:
@@ -71,6 +87,12 @@ Would have cost: the tokens of the requests that count, at the dated list price 
 Net: the difference, negative where self-hosting loses. Low and high are its bounds over tokenizer and length differences and cheaper price lists.
 Hostile baseline: the same open model, hosted by somebody else: the least flattering comparison.
 Utilisation: share of worker time with a request in flight. Without it a percentage means nothing.`
-	eventsExplained Text = `What an operator should know. ! and ✗ that are bright are still true. Enter goes to the worker.`
+	workerExplained Text = `Tabs with [ and ]; one that has nothing to show is not there.
+Log: the engine keeps the newest 5,000 lines of each worker within reach, the whole of it is a file in the state folder. The first error stays pinned.
+Args: the command as run, secrets redacted; what runs by order and not by the config is marked.
+GPU, of each card: UTIL the share of time in which any kernel ran; CLOCK of its multiprocessors; ENERGY in watt-hours since the engine started, integrated from its power; ECC errors that could not be corrected since the driver was loaded; why its clock is held down; Xid errors from the kernel's log; who holds its memory: ours, a stray, or a stranger with its user. Without a card: cores and resident memory of its process tree.
+Timeline: the phases of the start, in seconds, and what befell the worker. Crashes: each end that nobody asked for and each failed start, with its last lines. Advice: only when something is wrong, with the figures it rests on.
+Sources: vLLM's /metrics, the GPU's own tool, /proc, the worker's log.`
+	eventsExplained Text = `What an operator should know. ! and ✗ that are bright are still true. Enter goes to the worker, c to the charts at that time.`
 	promptExplained Text = `The prompt goes through the engine's own gateway, as key "console" and cost class "tester": what it costs counts, what it would have cost earns no savings. TTFT and tokens/s are measured by the engine.`
 )

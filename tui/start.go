@@ -2,6 +2,7 @@ package tui
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,9 +73,13 @@ func eta(w *api.Worker) Text {
 // workerStory takes the rest of the row of a worker that does not serve: how far the start is, or
 // why there is none.
 func (c *Console) workerStory(l *line, w *api.Worker, st style) {
+	if w.Blocked != "" && !serves(w) {
+		l.cell(st, "blocked", 10).gap(2).put(stText, clean(w.Blocked)).right(stDim, "for "+age(c.snap.Time.Sub(w.Since)), 0)
+		return
+	}
 	switch w.State {
 	case api.Starting:
-		l.cell(st, "starting", 10).gap(2).put(stText, clean(w.Phase))
+		l.cell(st, c.stateWord(w), 10).gap(2).put(stText, clean(w.Phase))
 		if w.Phase == "" {
 			l.put(stText, "launch")
 		}
@@ -114,8 +119,20 @@ func (c *Console) workerStory(l *line, w *api.Worker, st style) {
 		}
 		l.put(stBad, why.cut(room))
 		l.right(stDim, next, 0)
+	case api.Asleep:
+		if w.Phase == api.PhaseWaking {
+			l.cell(stA, "waking", 10).gap(2).put(stText, "its weights come back").gap(2).put(stDim, "level "+whole(w.Level))
+			return
+		}
+		l.cell(st, "asleep", 10).gap(2).put(stDim, "since "+clock(w.Since)+", level "+whole(w.Level))
+		if w.Level == 2 {
+			l.put(stDim, ", weights dropped")
+		} else {
+			l.put(stDim, ", weights in memory")
+		}
+		l.gap(2).put(stDim, "a request wakes it")
 	default:
-		l.cell(st, clean(string(w.State)), 10).gap(2).put(stDim, "since "+clock(w.Since))
+		l.cell(st, c.stateWord(w), 10).gap(2).put(stDim, "since "+clock(w.Since))
 		if w.State == api.Stopping {
 			l.gap(2).put(stDim, whole(w.InFlight)+" in flight")
 		}
@@ -169,7 +186,11 @@ func (c *Console) trouble(width int) []part {
 	}
 	add(stBad, c.g.bad, name+clean(w.Error), 2)
 	if w.Remedy != "" {
-		add(stText, c.g.arrow, clean(w.Remedy), 2)
+		remedy := clean(w.Remedy)
+		if w.Fix != nil && !c.opt.ReadOnly {
+			remedy = "F carries it out: " + remedy
+		}
+		add(stText, c.g.arrow, remedy, 2)
 	}
 	return out
 }
@@ -220,7 +241,16 @@ func (c *Console) timeline(p *panel, w *api.Worker) {
 	for _, b := range bars {
 		took, all = took+b.took, all+b.took+b.still
 	}
+	before := map[string]float64{} // how long the phases took the last time, where that differs
+	if p.width() >= 70 && !slices.EqualFunc(w.Phases, w.LastStart, func(a, b api.PhaseTime) bool { return a.Name == b.Name && a.Seconds == b.Seconds }) {
+		for _, ph := range w.LastStart {
+			before[ph.Name] = ph.Seconds
+		}
+	}
 	cells := max(p.width()-12-9-3, 4)
+	if len(before) > 0 {
+		cells -= 15
+	}
 	at := 0.0
 	for _, b := range bars {
 		if p.free() <= 0 {
@@ -246,6 +276,9 @@ func (c *Console) timeline(p *panel, w *api.Worker) {
 			l.rcell(stDim, amount, 8)
 		} else {
 			l.rcell(stStrong, amount, 8)
+		}
+		if s, ok := before[string(b.name)]; ok {
+			l.gap(2).put(stDim, "last ").rcell(stDim, seconds(s), 7)
 		}
 		at += b.took + b.still
 	}

@@ -58,11 +58,15 @@ func rgb(fg string) string {
 func fg(hex string) string { return "38;2;" + rgb(hex) }
 func bg(hex string) string { return "48;2;" + rgb(hex) }
 
+// grey is one of the 24 greys of the 256-colour palette: half the bytes of the same colour in RGB, and
+// what is dim is most of a screen. 0 is 080808, 23 is eeeeee.
+func grey(n int) string { return "38;5;" + string(whole(232+n)) }
+
 // themes are all there are; "auto" is dark or light by the terminal's background.
 var themes = []theme{
 	// Greys are those of the 256-colour palette, so that fewer colours do not tint them.
 	{name: "dark", dark: true, sel: bg("303030"), sgr: [styles]string{
-		stText: fg("c9d1d9"), stDim: fg("949494"), stFaint: fg("4e4e4e"), stFocus: fg("79a8ff"), stTitle: "1;" + fg("c9d1d9"),
+		stText: fg("c9d1d9"), stDim: grey(14), stFaint: grey(7), stFocus: fg("79a8ff"), stTitle: "1;" + fg("c9d1d9"),
 		stStrong: "1;" + fg("f0f4f8"), stOK: fg("5fba7d"), stWarn: fg("e0af4f"), stBad: fg("f2777a"),
 		stA: fg("6cb6ff"), stA2: fg("4183c4"), stA3: fg("2c5a8c"), stB: fg("56c8d8"), stB2: fg("2f7f8b"), stC: fg("b794f4"), stC2: fg("7457a8"),
 		stBadge: fg("16191f") + ";" + bg("e0af4f"), stAlarm: "1;" + fg("ffffff") + ";" + bg("b3383c"),
@@ -86,7 +90,7 @@ var themes = []theme{
 	}},
 	// Blue, orange and vermilion of Okabe and Ito, which red-green blindness leaves apart.
 	{name: "cvd", dark: true, sel: bg("303030"), sgr: [styles]string{
-		stText: fg("d0d4da"), stDim: fg("9e9e9e"), stFaint: fg("4e4e4e"), stFocus: fg("56b4e9"), stTitle: "1;" + fg("d0d4da"),
+		stText: fg("d0d4da"), stDim: grey(15), stFaint: grey(7), stFocus: fg("56b4e9"), stTitle: "1;" + fg("d0d4da"),
 		stStrong: "1;" + fg("ffffff"), stOK: fg("56b4e9"), stWarn: fg("f0e442"), stBad: fg("ff8a3d"),
 		stA: fg("8fb7ff"), stA2: fg("5f86cc"), stA3: fg("3d5a90"), stB: fg("a9d6d0"), stB2: fg("6a918c"), stC: fg("cc9ac0"), stC2: fg("8c6384"),
 		stBadge: fg("16191f") + ";" + bg("f0e442"), stAlarm: "1;" + fg("16191f") + ";" + bg("ff8a3d"),

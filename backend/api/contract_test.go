@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -49,7 +51,7 @@ func (f *fake) Snapshot(ctx context.Context) (*api.Snapshot, error) {
 }
 
 func (f *fake) Log(_ context.Context, name string, after uint64) ([]api.Line, error) {
-	if name != "engine" && name != "w0" {
+	if name != "engine" && name != "w0" && name != "crashes" {
 		return nil, fmt.Errorf("%w: no log %q", api.ErrUnknown, name)
 	}
 	var out []api.Line
@@ -75,7 +77,7 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 	defer f.mu.Unlock()
 	f.did = append(f.did, a)
 	switch {
-	case a.Verb == api.PromptSend && a.Target != "toy":
+	case (a.Verb == api.PromptSend || strings.HasPrefix(string(a.Verb), "model.")) && a.Target != "toy":
 		return fmt.Errorf("%w: no model %q", api.ErrUnknown, a.Target)
 	case a.Verb == api.PromptSend && (a.ID == "" || strings.Trim(a.ID, "abcdefghijklmnopqrstuvwxyz0123456789-") != ""):
 		return fmt.Errorf("%w: prompt id %q", api.ErrRefused, a.ID)
@@ -85,6 +87,8 @@ func (f *fake) Do(_ context.Context, a api.Action) error {
 		return fmt.Errorf("%w: no %q", api.ErrUnknown, a.Target)
 	case a.Verb == api.WorkerResume && f.state != api.Draining:
 		return fmt.Errorf("%w: w0 is %s", api.ErrRefused, f.state)
+	case a.Verb == api.WorkerFix, a.Verb == api.WorkerUnfix, a.Verb == api.ModelUnroll:
+		return fmt.Errorf("%w: nothing to do", api.ErrRefused)
 	case a.Verb == api.WorkerDrain:
 		f.state = api.Draining
 	case !strings.Contains(string(a.Verb), ".") || a.Verb == "no.such":
@@ -143,6 +147,30 @@ func TestErrorsSurviveTheSocket(t *testing.T) {
 	err = c.Do(t.Context(), api.Action{Verb: api.PromptSend, ID: "big", Target: "toy", Text: strings.Repeat("x", 3<<20)})
 	if err == nil || errors.Is(err, api.ErrAway) {
 		t.Errorf("a prompt of 3 MB gives %v, want a refusal", err)
+	}
+}
+
+// TestAnEngineThatEndsInItsAnswerIsAway cuts an answer off, as the end of an engine does.
+func TestAnEngineThatEndsInItsAnswerIsAway(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"seq":1,"text":`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(ln) }()
+	defer func() { _ = s.Close(); <-done }()
+	c, err := api.Dial("unix:" + ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Log(t.Context(), "engine", 0); !errors.Is(err, api.ErrAway) {
+		t.Errorf("Log = %v, want ErrAway", err)
 	}
 }
 

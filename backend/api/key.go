@@ -14,7 +14,8 @@ type Key struct {
 	Expires time.Time `json:"expires,omitzero"` // zero: never
 	Revoked time.Time `json:"revoked,omitzero"` // zero: it is not
 	Limits  KeyLimits `json:"limits"`
-	Use     *KeyUse   `json:"use"` // nil: not known here
+	Capture bool      `json:"capture,omitempty"` // its prompts and answers are kept for a while: see package capture
+	Use     *KeyUse   `json:"use"`               // nil: not known here
 }
 
 // Where a key is kept.
@@ -43,7 +44,15 @@ type KeyLimits struct {
 	Day      *Nanos   `json:"budget_day_usd,omitempty"`      // of actual cost, in the host's days; nil: no limit
 	Month    *Nanos   `json:"budget_month_usd,omitempty"`
 	Priority string   `json:"priority,omitempty"` // one of the Priority… constants; "": normal
+	Failover string   `json:"failover,omitempty"` // when a paid API may serve it: one of the Failover… constants; "": as its model says
 }
+
+// When a paid API may serve the requests of a key. Of this and what the config says of the model, the stricter one holds.
+const (
+	FailoverNever    = "never"
+	FailoverDown     = "down"     // when no worker can, and none will soon
+	FailoverOverload = "overload" // also when workers have too much to do
+)
 
 // Priority classes of keys: their shares of the places that become free while requests wait are
 // as 16 to 4 to 1.

@@ -2,10 +2,11 @@ package api
 
 import "time"
 
-// Fix is a diagnosis' remedy as a change of a worker's command line: WorkerFix carries it out.
+// Fix is a diagnosis' remedy as a change of a worker's command line and environment: WorkerFix carries it out.
 type Fix struct {
 	Set     []string `json:"set,omitempty"`   // arguments as "--flag=value" or "--flag"; they replace the same flag
-	Unset   []string `json:"unset,omitempty"` // flags that go, e.g. "--enable-sleep-mode"
+	Unset   []string `json:"unset,omitempty"` // flags that go, e.g. "--enable-sleep-mode"; ours too
+	Env     []string `json:"env,omitempty"`   // "NAME=value" of its environment
 	Command []string `json:"command"`         // the whole command line as it would be, secrets redacted
 	Why     string   `json:"why"`             // what it is to mend, one sentence
 }
@@ -24,7 +25,7 @@ type Crash struct {
 	Remedy  string    `json:"remedy,omitempty"`  // as Worker.Remedy
 	Lines   int       `json:"lines"`             // log lines that are kept of it
 	Version string    `json:"version,omitempty"` // of vLLM
-	Command []string  `json:"command,omitempty"` // as run, secrets redacted
+	Command []string  `json:"command,omitempty"` // as run, secrets redacted; not in a Snapshot, which has its texts cut too
 }
 
 // Stray is a process of a vLLM server that nobody looks after; it may hold GPU memory for ever.
@@ -46,6 +47,8 @@ type GPUProcess struct {
 	Memory *int64 `json:"memory_bytes"`     // nil: the driver does not say (containers, MIG)
 	Worker string `json:"worker,omitempty"` // of ours that it belongs to
 	Stray  bool   `json:"stray,omitempty"`  // see Stray; neither this nor Worker: a stranger
+
+	Preload bool `json:"preload,omitempty"` // "vllm preload": it keeps weights for workers on purpose
 }
 
 // Xid is an error that NVIDIA's driver has written to the kernel's log.
@@ -91,13 +94,14 @@ type Cache struct {
 
 // CacheModel is one model of the cache.
 type CacheModel struct {
-	Name     string    `json:"name"` // as on the hub, e.g. Qwen/Qwen3-8B
-	Size     int64     `json:"size_bytes"`
+	Name     string    `json:"name"`                    // as on the hub, e.g. Qwen/Qwen3-8B
+	Size     int64     `json:"size_bytes"`              // 0: a worker needs it, and it is not there
 	Revision string    `json:"revision,omitempty"`      // that main points to
 	Used     time.Time `json:"used,omitzero"`           // last read of one of its files, as far as the file system tells
 	Workers  []string  `json:"workers,omitempty"`       // of the config that need it
 	Missing  []string  `json:"missing,omitempty"`       // files that its index lists and that are not there; at most 8
 	Partial  int64     `json:"partial_bytes,omitempty"` // of downloads that were broken off
+	Path     string    `json:"path,omitempty"`          // hub folder of a worker's own, where it is not Cache.Path
 }
 
 // Download is one model on its way into the cache.
@@ -114,14 +118,14 @@ type Download struct {
 
 // The orders of an operator beside those of Source.
 const (
-	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set and unset, as in Fix, one a line; none: its own Fix. Restarts it
-	WorkerUnfix Verb = "worker.unfix" // Target: worker; the config's arguments again. Restarts it
-	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2
+	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set, unset and env, as in Fix, one a line; none: its own Fix. (Re)starts it
+	WorkerUnfix Verb = "worker.unfix" // Target: worker; what the config says again. (Re)starts it
+	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2; none: that of the config
 	WorkerWake  Verb = "worker.wake"  // Target: worker
-	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart
+	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart. Args["alone"]="true": also of the only worker that serves it
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker
 	StrayEnd    Verb = "stray.end"    // Target: pid; Args["started"]: Stray.Started as RFC 3339 with nanoseconds
-	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub
+	CacheFetch  Verb = "cache.fetch"  // Target: model as on the hub; Args["revision"]: default that of the worker that needs it, else main
 	CacheCancel Verb = "cache.cancel" // Target: model whose download is to end; what is there stays
 	CacheRemove Verb = "cache.remove" // Target: model; refused while a worker of the config needs it
 )

@@ -91,7 +91,8 @@ func (s *Span) UnmarshalJSON(b []byte) error {
 
 // Request is one client request, in flight or ended: a row of the ledger, a line on screen.
 type Request struct {
-	ID      string    `json:"id"` // ours; unique for ever, sorts by time
+	ID      string    `json:"id"`                  // ours; unique for ever, sorts by time
+	Client  string    `json:"client_id,omitempty"` // the client's own X-Request-Id, as its log has it: at most 128 printable ASCII characters; foreign text
 	Started time.Time `json:"started"`
 	Route   string    `json:"route"`            // "chat", "completions", ...
 	Model   string    `json:"model"`            // the name in the config that it resolved to

@@ -24,8 +24,8 @@ type Snapshot struct {
 
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 
-	Crashes []Crash  `json:"crashes,omitempty"` // the crash book, newest first; at most 40
-	Strays  []Stray  `json:"strays,omitempty"`  // at most 64
+	Crashes []Crash  `json:"crashes,omitempty"` // the newest of the crash book, newest first; at most 40
+	Strays  []Stray  `json:"strays,omitempty"`  // at most 24
 	Advice  []Advice `json:"advice,omitempty"`  // none: nothing is wrong; at most 32
 	Rolls   []Roll   `json:"rolls,omitempty"`   // rolling restarts, the last of each model
 	Cache   *Cache   `json:"cache,omitempty"`   // nil: this host has none
@@ -65,15 +65,16 @@ type Model struct {
 	Ready     int      `json:"ready_workers"`
 	Workers   int      `json:"workers"`
 	Simulated bool     `json:"simulated,omitempty"`
-	MaxLen    int      `json:"max_model_len,omitempty"` // tokens; 0: not known yet
+	MaxLen    int      `json:"max_model_len,omitempty"`  // tokens; 0: not known yet
+	Asleep    int      `json:"asleep_workers,omitempty"` // that a request wakes
 
 	Providers []string `json:"providers,omitempty"` // paid APIs that may serve it when no worker can
 	Backed    bool     `json:"backed,omitempty"`    // one of them would take a request now
 }
 
-// Servable reports whether a request for the model can be answered now, by a worker or, paid for, by
-// a provider.
-func (m *Model) Servable() bool { return m.Ready > 0 || m.Backed }
+// Servable reports whether a request for the model can be answered now, by a worker, also one that the request wakes, or,
+// paid for, by a provider.
+func (m *Model) Servable() bool { return m.Ready+m.Asleep > 0 || m.Backed }
 
 // Provider is one paid API.
 type Provider struct {
@@ -121,6 +122,12 @@ const (
 	PhaseServer  = "server" // HTTP server coming up, first canary
 )
 
+// Phases of sleep.
+const (
+	PhaseSleeping = "going to sleep" // draining: its requests end, then its weights leave the GPU
+	PhaseWaking   = "waking"         // asleep: its weights come back, then a canary; or it waits for its turn (Blocked)
+)
+
 // Worker is one supervised vLLM server.
 type Worker struct {
 	Name      string `json:"name"`
@@ -144,10 +151,11 @@ type Worker struct {
 	Stalled   bool        `json:"stalled,omitempty"`     // no progress while requests are with it
 	Blocked   string      `json:"blocked,omitempty"`     // what its start waits for, e.g. another start on its GPU, or memory that a process holds
 	Fix       *Fix        `json:"fix,omitempty"`         // the remedy as an order
-	Fixed     []string    `json:"fixed,omitempty"`       // arguments that it runs with by order, beside or instead of the config's
+	Fixed     []string    `json:"fixed,omitempty"`       // what it runs with by order, beside or instead of the config's: "--flag=value", "without --flag", "env NAME=value"
 	Crashes   int         `json:"crashes,omitempty"`     // in the crash book
 	CanSleep  bool        `json:"can_sleep,omitempty"`   // the server has sleep mode and its routes
 	Level     int         `json:"sleep_level,omitempty"` // 1 or 2 while asleep
+	Awake     time.Time   `json:"awake,omitzero"`        // when it last woke; zero: it never slept
 
 	PID     int      `json:"pid,omitempty"`
 	URL     string   `json:"url,omitempty"`
@@ -166,6 +174,7 @@ type Worker struct {
 	OutRate  *float64  `json:"output_rate"`               // tokens/s
 	InRate   *float64  `json:"prompt_rate"`               // tokens/s
 	Preempt  *float64  `json:"preemptions"`               // per second
+	Accept   *float64  `json:"spec_accept,omitempty"`     // 0..1 of the drafted tokens over the last minute; nil: no speculative decoding
 	TTFT95   *float64  `json:"ttft_p95"`                  // seconds over the last minute: of our requests, else as the server's buckets tell
 	Scraped  time.Time `json:"scraped,omitzero"`          // when the server's metrics were last read
 	CPU      *float64  `json:"cpu"`                       // cores used by the process tree

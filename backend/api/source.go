@@ -12,8 +12,10 @@ type Source interface {
 	// Snapshot gives the latest published state. It must not be changed by the caller.
 	Snapshot(ctx context.Context) (*Snapshot, error)
 	// Log gives the lines after a cursor of a worker's log (its name), the engine's own log
-	// ("engine") or the text of a prompt test ("prompt/ID"). At most 2,000 lines a call; with
-	// after 0 the newest ones, of a prompt test the first. ErrUnknown if there is no such log.
+	// ("engine"), the text of a prompt test ("prompt/ID"), the last lines of a crashed worker
+	// ("crash/ID") or the whole crash book ("crashes": a Crash a line as JSON, oldest first). At
+	// most 2,000 lines a call; with after 0 the newest ones, of a prompt test the first. ErrUnknown
+	// if there is no such log.
 	Log(ctx context.Context, name string, after uint64) ([]Line, error)
 	// Spend gives history from the ledger, grouped as the query asks.
 	Spend(ctx context.Context, q Query) ([]Row, error)
@@ -37,7 +39,7 @@ type Verb string
 
 // The orders an engine takes.
 const (
-	WorkerStart   Verb = "worker.start"   // Target: worker
+	WorkerStart   Verb = "worker.start"   // Target: worker; Args["gate"]="off": without waiting for its GPUs
 	WorkerStop    Verb = "worker.stop"    // Target: worker; unroute, wait, SIGTERM, tree gone
 	WorkerRestart Verb = "worker.restart" // Target: worker; stop, then start
 	WorkerDrain   Verb = "worker.drain"   // Target: worker; unroute, wait for requests, keep the process

@@ -58,8 +58,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 			return f, nil
 		}
 		c.ended(outcome, "", route.Succeeded)
-	case status == http.StatusTooManyRequests, status == http.StatusUnauthorized, status == http.StatusForbidden,
-		status/100 != 4 && status != http.StatusNotImplemented:
+	case !clientsFault(status):
 		return complaint(status, errorText(status, b), rep.get("Retry-After")), nil
 	default:
 		// The request is at fault: every worker would say the same, so this one's words are passed on.
@@ -83,6 +82,15 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 	return nil, nil
 }
 
+// clientsFault reports whether a worker's status says that the request is at fault, and not the worker or us.
+func clientsFault(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusUnauthorized, http.StatusForbidden:
+		return false
+	}
+	return status/100 == 4 || status == http.StatusNotImplemented
+}
+
 // check reads a whole 2xx answer and says what is wrong with it.
 func (c *call) check(rep *reply, b []byte) *fault {
 	if !rep.is("Content-Type", "application/json") {
@@ -93,6 +101,9 @@ func (c *call) check(rep *reply, b []byte) *fault {
 		// Without a length, the end of the connection, or of the chunks, looks like the end of the answer, and it may
 		// well come behind a brace in its middle.
 		return broken(io.ErrUnexpectedEOF)
+	}
+	if c.tap.keep && c.g.Rates != nil && !c.g.Rates() {
+		c.tap.keep = false
 	}
 	c.d.answer(&c.tap, b)
 	if c.tap.fault != "" {

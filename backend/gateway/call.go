@@ -32,6 +32,7 @@ type call struct {
 	body   *buf
 	room   int64 // claimed of Gateway.bodies
 	weight int64 // of room, what Gateway.pressure knows of
+	kept   int64 // bytes of the tap's text that are counted in Gateway.texts
 	tap    tap
 	lease  Lease
 	at     string // the upstream that the lease is for
@@ -50,6 +51,9 @@ type call struct {
 	died  int           // workers that died with this request
 	busy  bool          // a worker that was to serve it had too much to do
 
+	failover string // when a provider may serve its key; "": as the model says
+	barred   bool   // a provider has the model, and the key may not use it
+
 	who   caller
 	stake stake // of its key's limits
 
@@ -57,12 +61,15 @@ type call struct {
 	line  cutter    // guarded by mu, as taken is
 	taken bool      // Evict has ended the present leg
 
+	pulse  *pulse  // keeps the client's connection alive; nil: nobody does
 	sequel *sequel // the answer has lost a worker in its middle, and goes on
 	passed bool    // the client has something of the present leg
 
 	wantsCost bool // cost_info was asked for (streams), or not refused (whole answers)
 	priced    bool
 	done      bool // the lease is given back
+
+	watched bool // hangUp is called when its context ends
 
 	seats *[]route.Candidate // memory of cands, from the pool
 }
@@ -104,14 +111,21 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
-	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
-		c.out.cork = corkedOf(conn)
+	c.out.until = &c.out.own
+	if lane, ok := w.(*laneReply); ok {
+		c.out.cork, c.out.until = lane, &lane.c.writeBy
+		c.watched = true
+		lane.c.call.Store(c)
+	} else if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		if k := corkedOf(conn); k != nil {
+			c.out.cork = k
+		}
 		if r.ProtoMinor == 0 {
 			c.out.conn = conn
 		}
 	}
 	c.row = &api.Request{
-		ID: newID(now), Started: now, Route: d.name, Key: who.key, Class: who.class,
+		ID: newID(now), Client: clientID(r.Header), Started: now, Route: d.name, Key: who.key, Class: who.class,
 		Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown,
 	}
 	if c.id = requestID(r.Header); c.id == "" {
@@ -145,8 +159,11 @@ func (c *call) run() error {
 	}
 	ctx := c.r.Context()
 	c.until = c.total()
+	c.keepAlive()
 	for {
+		c.pulse.rest()
 		l, err := c.place(ctx)
+		c.pulse.wake()
 		if err != nil {
 			return c.unplaced(err)
 		}
@@ -178,10 +195,7 @@ func (c *call) resolve() error {
 		if c.req.model == "" {
 			return invalid(http.StatusBadRequest, "missing_model", "model", "say which model in \"model\": GET /v1/models lists them")
 		}
-		if c.who.quota != nil {
-			return noModel(c.req.model)
-		}
-		return invalid(http.StatusNotFound, "model_not_found", "model", "the model "+quote(cut(c.req.model, 200))+" does not exist: GET /v1/models lists those that do")
+		return c.who.noModel(c.req.model)
 	}
 	c.note(func(r *api.Request) { r.Model, r.Stream = model, c.req.stream })
 	cost := c.r.Header["X-Vllmdeck-Cost"]
@@ -206,6 +220,10 @@ func (c *call) unplaced(err error) error {
 	return c.lost(c.sequel.cause, r)
 }
 
+// leastTime is how much of a call's time must be left for another try to make sense. Where its model takes longer to the
+// first token on the mean, that is.
+const leastTime = time.Second
+
 // again decides whether another upstream is tried after f.
 func (c *call) again(f *fault) bool {
 	if f.final || c.r.Context().Err() != nil {
@@ -219,6 +237,9 @@ func (c *call) again(f *fault) bool {
 		if c.died++; c.died >= 2 {
 			return false
 		}
+	}
+	if left := time.Until(c.until); left < max(leastTime, c.turns.pace.prefill()) {
+		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
 		c.moved = true
@@ -243,8 +264,8 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.tap.again()
 	} else {
 		resume := c.resumes()
-		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
-		if resume {
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.who.capture || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume || c.who.capture {
 			c.tap.limit = maxResume
 		}
 		c.tokens.Store(0)
@@ -334,14 +355,19 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		wait = c.patience(now, c.g.ttftTimeout())
 	}
 	if c.sequel != nil {
-		if f := c.prepare(ctx); f != nil {
+		c.pulse.rest()
+		f := c.prepare(ctx)
+		c.pulse.wake()
+		if f != nil {
 			return f, nil
 		}
 		if c.sequel.over {
 			return c.closing()
 		}
 	}
+	c.pulse.rest()
 	rep, err := c.send(ctx, &c.lease, wait)
+	c.pulse.wake()
 	if err != nil {
 		f := c.broken(err)
 		c.offWire()
@@ -351,7 +377,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	defer func() {
 		// First off the wire: a connection that is kept is another request's from then on.
 		taken := c.offWire()
-		rep.close(whole && !taken)
+		rep.close(whole && !taken && ctx.Err() == nil)
 	}()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
 		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
@@ -363,7 +389,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 		return c.stream(rep, &whole)
 	}
 	if c.out.sent {
-		return unfit(rep), nil
+		return c.unstreamed(rep)
 	}
 	return c.answer(rep, &whole)
 }

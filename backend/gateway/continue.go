@@ -2,12 +2,15 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/route"
@@ -61,7 +64,7 @@ func (c *call) continues(f *fault) error {
 	case t.other:
 		return errors.New("it is not plain text")
 	case t.more:
-		return fmt.Errorf("it is longer than %s", sizeText(maxResume))
+		return errors.New("it is too long to be kept")
 	case t.thinking:
 		return errors.New("its reasoning was not finished")
 	case len(t.text) == 0:
@@ -180,15 +183,29 @@ func (c *call) lost(f *fault, why error) *refusal {
 	return r
 }
 
-// unfit is the fault of a worker that does not continue an answer but says something else.
-func unfit(rep *reply) *fault {
+// unstreamed is what becomes of a leg whose worker says something else than a stream, where the client has the head
+// of one: for another worker to try, but for what is wrong with the request.
+func (c *call) unstreamed(rep *reply) (*fault, error) {
 	b, err := io.ReadAll(io.LimitReader(rep.body, 64<<10))
 	if err != nil {
-		return broken(err)
+		return c.broken(err), nil
 	}
+	if c.sequel == nil && clientsFault(rep.status) {
+		c.ended(api.OutcomeRejected, errorText(rep.status, b), route.Neutral)
+		e := gjson.GetBytes(b, "error")
+		return nil, &refusal{
+			status: rep.status, kind: cmp.Or(e.Get("type").Str, "invalid_request_error"), code: e.Get("code").Str, param: e.Get("param").Str,
+			msg: cmp.Or(e.Get("message").Str, errorText(rep.status, b)),
+		}
+	}
+	return unfit(rep, b), nil
+}
+
+// unfit is the fault of a worker that does not stream but says b.
+func unfit(rep *reply, b []byte) *fault {
 	f := complaint(rep.status, errorText(rep.status, b), rep.get("Retry-After"))
 	if rep.status/100 == 2 {
-		f.msg = "it does not stream the rest of the answer"
+		f.msg = "it does not stream the answer"
 	}
 	return f
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -93,6 +94,8 @@ func broken(err error) *fault {
 	case errors.As(err, &dial), errors.As(err, &op) && op.Op == "dial":
 		f.msg, f.free, f.died = "it cannot be reached: "+err.Error(), true, true
 		f.sent = dial != nil && dial.sent
+	case noTLS(err):
+		f.msg, f.free, f.died = "it cannot be reached by https: "+cut(err.Error(), 300), true, true
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStale):
 		f.msg, f.free, f.died, f.sent = "it broke the connection off", true, true, true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -103,6 +106,13 @@ func broken(err error) *fault {
 		f.msg, f.died, f.sent = cut(err.Error(), 300), true, true
 	}
 	return f
+}
+
+// noTLS reports whether no connection came to be because its TLS could not be agreed on: nothing of the request was sent.
+func noTLS(err error) bool {
+	var header tls.RecordHeaderError
+	var cert *tls.CertificateVerificationError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &header) || errors.As(err, &cert)
 }
 
 // What vLLM 0.32 says when it did not take a request, or died under it. Neither is the request's doing.

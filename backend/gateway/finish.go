@@ -54,7 +54,7 @@ func (c *call) fail(err error) {
 	switch {
 	case errors.As(err, &r):
 		status = r.status
-		if status < 500 && len(c.row.Attempts) == 0 {
+		if n := len(c.row.Attempts); n == 0 && status < 500 || n > 0 && c.row.Attempts[n-1].Outcome == api.OutcomeRejected {
 			outcome = api.OutcomeRejected
 		}
 	case errors.Is(err, errStopping):
@@ -66,7 +66,9 @@ func (c *call) fail(err error) {
 	if c.out.open {
 		status = http.StatusOK
 		if r != nil {
-			outcome = api.OutcomeLost
+			if c.passed || c.sequel != nil { // else it had comments alone
+				outcome = api.OutcomeLost
+			}
 			_ = c.out.write(r.event(c.id, c.d.anthropic), time.Now()) // end aborts the answer in any case
 		}
 	}
@@ -87,6 +89,7 @@ func (c *call) fail(err error) {
 // end runs once, however the call ended. It is the only way out of serve.
 func (c *call) end() {
 	p := recover()
+	c.pulse.wake()
 	abort := p == any(http.ErrAbortHandler)
 	if p != nil && !abort {
 		c.panicked(p)
@@ -94,6 +97,7 @@ func (c *call) end() {
 		c.fail(err)
 	}
 	c.finish()
+	c.pulse.stop()
 	if c.out.open || !c.out.sent || abort {
 		// Where nothing was sent, net/http would send an empty 200, and a client that has only
 		// closed its own side would take that for an answer.
@@ -146,8 +150,15 @@ func (c *call) finish() {
 		})
 	}
 	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
-		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
+	if c.who.capture && g.Captured != nil && c.body != nil && len(r.Attempts) > 0 {
+		c.guard(func() { g.Captured(r, string(c.req.raw(c.req.inputAt)), c.tap.all(), c.tap.more) })
+	}
+	if g.Rated != nil && c.req.n == 1 && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
+		c.guard(func() {
+			if answer := c.tap.answer(); answer != "" { // else it is too long to be rated
+				g.Rated(r, c.req.lastUser(4<<10), answer)
+			}
+		})
 	}
 	if c.body != nil {
 		c.body.put()

@@ -59,10 +59,34 @@ func named(h http.Header) []string {
 	return names
 }
 
+// maxID is how long a request id may be.
+const maxID = 128
+
+// clientID gives what the client calls the request, for the record: whatever it is, as printable ASCII.
+func clientID(h http.Header) string {
+	v := h["X-Request-Id"]
+	if len(v) == 0 {
+		return ""
+	}
+	id := v[0][:min(len(v[0]), maxID)]
+	if strings.IndexFunc(id, unprintable) < 0 {
+		return id
+	}
+	b := []byte(id)
+	for i, c := range b {
+		if unprintable(rune(c)) {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
+
+func unprintable(c rune) bool { return c < ' ' || c > '~' }
+
 // requestID gives the client's own request id if it is one: vLLM makes the answer's id from it.
 func requestID(h http.Header) string {
 	v := h["X-Request-Id"]
-	if len(v) != 1 || len(v[0]) == 0 || len(v[0]) > 128 {
+	if len(v) != 1 || len(v[0]) == 0 || len(v[0]) > maxID {
 		return ""
 	}
 	for _, c := range []byte(v[0]) {

@@ -48,8 +48,9 @@ func (c *call) reserve() error {
 	}
 	l := q.bounds()
 	if !c.g.mayUse(&l, c.row.Model) {
-		return noModel(c.req.model)
+		return c.who.noModel(c.req.model)
 	}
+	c.failover = l.Failover
 	if c.d.name != "tokenize" && c.d.name != "detokenize" { // these run no model
 		c.stake.prompt = promptTokens(c.req.raw(c.req.inputAt))
 	}
@@ -135,9 +136,12 @@ func (g *Gateway) mayUse(l *api.KeyLimits, model string) bool {
 
 // noModel is one answer for a model that is not there and one that a key may not use: what there
 // is is none of its business.
-func noModel(name string) *refusal {
-	return invalid(http.StatusNotFound, "model_not_found", "model",
-		"the model "+quote(cut(name, 200))+" does not exist, or your key may not use it: GET /v1/models lists those that it may")
+func (who caller) noModel(name string) *refusal {
+	msg := "the model " + quote(cut(name, 200)) + " does not exist: GET /v1/models lists those that do"
+	if who.quota != nil {
+		msg = "the model " + quote(cut(name, 200)) + " does not exist, or your key may not use it: GET /v1/models lists those that it may"
+	}
+	return invalid(http.StatusNotFound, "model_not_found", "model", msg)
 }
 
 // promptTokens is about how many tokens a prompt has: one per four bytes of its JSON. Media in it

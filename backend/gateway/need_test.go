@@ -61,6 +61,7 @@ type payer struct {
 func (p *payer) Acquire(id string) (Lease, bool) {
 	l, ok := p.pool.Acquire(id)
 	if ok && id == "openai" {
+		l.Limit = "max_completion_tokens"
 		l.Reserve = func(n Need) (string, error) {
 			p.asked = append(p.asked, n)
 			return "theirs", p.deny
@@ -98,6 +99,9 @@ func TestAProviderIsAskedForMoneyBeforeItGetsTheRequest(t *testing.T) {
 	if got := r.post(t, "/v1/chat/completions", chatBody); got.status != 200 || path != "/v1beta/openai/chat/completions" || !strings.Contains(body, `"model":"theirs"`) {
 		t.Errorf("got %d by way of %s with %s, want 200, /v1beta/openai/chat/completions, their name", got.status, path, body)
 	}
+	if _, after, _ := strings.Cut(body, "max_"); after != "" {
+		t.Errorf("it got max_%s, want no limit where the client set none", after)
+	}
 	if row := r.pool.row(t); row.Class != api.ClassFailover || !row.Attempts[0].Provider || len(p.asked) != 2 || p.asked[1].ID != row.ID {
 		t.Errorf("row = %+v, asked %+v, want a paid attempt under its own id", row, p.asked)
 	}
@@ -121,4 +125,39 @@ func TestARequestThatComesBackFromAProviderIsServed(t *testing.T) {
 	if r.pool.opened != 1 {
 		t.Errorf("opened %d times, want once: it began at the provider", r.pool.opened)
 	}
+}
+
+// TestAProviderGetsTheLimitUnderItsOwnName sends max_tokens to a provider that knows max_completion_tokens alone, and to a worker
+// as the client wrote it.
+func TestAProviderGetsTheLimitUnderItsOwnName(t *testing.T) {
+	p := &payer{}
+	r := newRig(t, func(g *Gateway) {
+		p.pool = g.Upstreams.(*pool)
+		g.Upstreams = p
+	})
+	bodies := make(chan string, 1)
+	url := serveHTTP(t, func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		bodies <- string(b)
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, wholeAnswer)
+	})
+	body := `{"model":"m","messages":[],"max_tokens":9}`
+	for _, tt := range []struct{ path, want string }{
+		{"/v1/chat/completions", `{"model":"theirs","messages":[],"max_completion_tokens":9}`},
+		{"/v1/completions", `{"model":"theirs","messages":[],"max_tokens":9}`}, // OpenAI's older route has one name
+	} {
+		r.pool.set(route.Candidate{ID: "openai", Ready: true, Provider: true}, url)
+		r.post(t, tt.path, body)
+		if got := <-bodies; got != tt.want {
+			t.Errorf("%s: the provider got %s, want %s", tt.path, got, tt.want)
+		}
+		r.pool.row(t)
+	}
+	r.pool.add("a", url)
+	r.post(t, "/v1/chat/completions", body)
+	if got := <-bodies; got != body {
+		t.Errorf("the worker got %s, want %s", got, body)
+	}
+	r.pool.row(t)
 }

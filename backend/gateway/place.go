@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/route"
 )
 
@@ -31,6 +32,10 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 	}
 	w, err := c.join(q)
 	if err != nil {
+		q.mu.Lock()
+		q.missed = time.Now()
+		q.mu.Unlock()
+		c.g.wanted(c.row.Model)
 		return c.elsewhere(err)
 	}
 	c.g.queued.Add(1)
@@ -41,6 +46,7 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 	}()
 	limit := time.NewTimer(c.mayWait() - c.queue)
 	defer limit.Stop()
+	c.g.wanted(c.row.Model)
 	select {
 	case <-w.first:
 	case <-w.out:
@@ -59,6 +65,7 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 		case !c.waits(why):
 			return Lease{}, c.nobody()
 		}
+		c.g.wanted(c.row.Model) // one may have fallen asleep since
 		var soon <-chan time.Time
 		if why == route.Tried {
 			soon = time.After(settle)
@@ -109,6 +116,11 @@ func (c *call) nobody() error {
 	switch states := c.states(); {
 	case states != "" && !slices.ContainsFunc(c.cands, func(u route.Candidate) bool { return !u.Provider }):
 		r.msg = fmt.Sprintf("model %q: its provider cannot serve now (%s)", c.row.Model, states)
+	case c.barred:
+		if states == "" {
+			states = "it has none"
+		}
+		r.msg = fmt.Sprintf("model %q: no worker can serve (%s), and this key may use no paid provider", c.row.Model, states)
 	case states == "":
 		r.msg = fmt.Sprintf("model %q has no worker: add one under workers: in the config", c.row.Model)
 	default:
@@ -145,10 +157,13 @@ func (c *call) try(overflow bool) (Lease, route.Reason) {
 // look takes a view of the candidates.
 func (c *call) look() {
 	c.cands = c.g.Upstreams.Candidates(c.row.Model, c.cands[:0])
-	if c.sequel != nil { // a paid API is another model
+	if c.sequel != nil || c.failover == api.FailoverNever { // what was begun is not continued by a paid API: it is another model
+		before := len(c.cands)
 		c.cands = slices.DeleteFunc(c.cands, func(u route.Candidate) bool { return u.Provider })
+		c.barred = c.sequel == nil && len(c.cands) < before
 	}
 	for i := range c.cands {
+		c.cands[i].Overload = c.cands[i].Overload && c.failover != api.FailoverDown
 		// One that went away since it failed this call comes back as another process.
 		if !c.cands[i].Ready && len(c.tried) > 0 {
 			c.tried = slices.DeleteFunc(c.tried, func(id string) bool { return id == c.cands[i].ID })
@@ -196,6 +211,9 @@ func (c *call) pick(overflow bool) (Lease, route.Reason) {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
 			if c.known && !c.paid {
+				if c.g.Repeated != nil {
+					c.g.Repeated(c.at, c.cands[i].Prefix)
+				}
 				c.g.prefixes.Add(&c.chain, c.at)
 			}
 			return l, why

@@ -123,7 +123,13 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 			_ = cn.Close() // nothing was sent on it
 			return nil, errTaken
 		}
-		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
+		stop := func() bool { return true }
+		if !c.watched {
+			stop = context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
+		} else if err := ctx.Err(); err != nil { // since onWire hangUp would do that
+			_ = cn.Close()
+			return nil, err
+		}
 		cn.began = time.Now()
 		// On a busy connection the limit of the request before is as good, if it is near.
 		at := cn.began.Add(wait)
@@ -199,7 +205,11 @@ func (c *call) message(msg *buf, l *Lease, host, prefix string) [][]byte {
 
 // edits is what must change in the client's body for an upstream that knows the model as name.
 func (c *call) edits(dst []edit, name string) []edit {
-	dst = c.req.edits(dst, name)
+	limit := ""
+	if c.d.name == "chat" { // the others have one name for it
+		limit = c.lease.Limit
+	}
+	dst = c.req.edits(dst, name, limit)
 	if s := c.sequel; s != nil {
 		dst = s.terms.edits(dst, c.d, c.req.body, c.tap.text, c.tap.thought, s.sent)
 		sortEdits(dst)

@@ -152,13 +152,19 @@ func (q *request) raw(m member) []byte {
 func none(v []byte) bool { return len(v) == 0 || string(v) == "null" }
 
 // edits appends what must change in the body before it goes to an upstream that knows the model
-// as name ("" leaves the client's), in order.
-func (q *request) edits(dst []edit, name string) []edit {
+// as name ("" leaves the client's) and an answer's greatest length as limit ("" leaves that too), in order.
+func (q *request) edits(dst []edit, name, limit string) []edit {
 	left := q.members
+	var space [2]member
+	gone := space[:0]
 	if q.priorityAt.value != 0 { // ours to grant: it would let a client jump vLLM's queue
-		dst = append(dst, q.priorityAt.without())
-		left--
+		gone = append(gone, q.priorityAt)
 	}
+	if limit != "" {
+		dst, gone = q.oneLimit(dst, gone, limit)
+	}
+	dst = without(dst, gone)
+	left -= len(gone)
 	add := ""
 	if name != "" && (name != q.model || q.modelAt.value == 0) {
 		if quoted := quote(name); q.modelAt.value != 0 {
@@ -186,6 +192,34 @@ func (q *request) edits(dst []edit, name string) []edit {
 	}
 	sortEdits(dst)
 	return dst
+}
+
+// oneLimit gives the greatest length of an answer the name that the upstream knows it by. OpenAI refuses a request
+// that has both names; as in vLLM, max_completion_tokens counts then. What is left out is added to gone, in order.
+func (q *request) oneLimit(dst []edit, gone []member, limit string) ([]edit, []member) {
+	var older, newer []member
+	set := false                                           // max_completion_tokens says something
+	_ = members(q.body, func(raw []byte, m member) error { // it was read before, without an error
+		switch string(unescape(raw)) {
+		case "max_tokens":
+			older = append(older, m)
+		case "max_completion_tokens":
+			newer = append(newer, m)
+			set = set || !none(m.raw(q.body))
+		}
+		return nil
+	})
+	keep, drop := older, newer
+	if set || len(older) == 0 {
+		keep, drop = newer, older
+	}
+	for _, m := range keep {
+		colon := m.start + 1 + bytes.IndexByte(q.body[m.start+1:m.value], '"') + 1
+		dst = append(dst, edit{m.start, colon, `"` + limit + `"`})
+	}
+	gone = append(gone, drop...)
+	slices.SortFunc(gone, func(a, b member) int { return a.start - b.start })
+	return dst, gone
 }
 
 const includeUsage = `{"include_usage":true}`

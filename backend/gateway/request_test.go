@@ -20,7 +20,7 @@ func edited(t testing.TB, body, name string, d *dialect) string {
 	if err := q.parse([]byte(body), d); err != nil {
 		t.Fatalf("parse %s: %v", body, err)
 	}
-	edits := q.edits(nil, name)
+	edits := q.edits(nil, name, "")
 	out := string(splice(nil, q.body, edits))
 	joined := string(bytes.Join(pieces(q.body, edits), nil))
 	if joined != out {
@@ -56,6 +56,33 @@ func TestBodyIsSplicedNotEncodedAgain(t *testing.T) {
 				t.Errorf("upstream gets %s, want %s", got, tt.want)
 			}
 		})
+	}
+	limits := func(body, limit string) string {
+		var q request
+		if err := q.parse([]byte(body), &dialects[0]); err != nil {
+			t.Fatalf("parse %s: %v", body, err)
+		}
+		return string(splice(nil, q.body, q.edits(nil, "", limit)))
+	}
+	for _, tt := range []struct{ body, limit, want string }{
+		{`{"model":"m","max_tokens": 5}`, "max_completion_tokens", `{"model":"m","max_completion_tokens": 5}`},
+		{`{"max\u005ftokens":5,"model":"m"}`, "max_completion_tokens", `{"max_completion_tokens":5,"model":"m"}`},
+		{`{"max_completion_tokens":5}`, "max_completion_tokens", `{"max_completion_tokens":5}`},
+		{`{"max_completion_tokens":5}`, "max_tokens", `{"max_tokens":5}`},
+		{`{"max_tokens":5,"max_completion_tokens":7}`, "max_completion_tokens", `{"max_completion_tokens":7}`},
+		{`{"max_completion_tokens":7,"max_tokens":5}`, "max_tokens", `{"max_tokens":7}`},
+		{`{"max_completion_tokens":null,"max_tokens":5}`, "max_completion_tokens", `{"max_completion_tokens":5}`},
+		{`{"max_tokens":null,"x":1,"max_completion_tokens":7}`, "max_completion_tokens", `{"x":1,"max_completion_tokens":7}`},
+		{`{"max_tokens":null,"x":1}`, "max_completion_tokens", `{"max_completion_tokens":null,"x":1}`},
+		{`{"priority":1,"max_tokens":5,"max_completion_tokens":7}`, "max_completion_tokens", `{"max_completion_tokens":7}`},
+		{`{"x":1,"max_tokens":5,"priority":1,"max_completion_tokens":7,"max_tokens":8}`, "max_completion_tokens", `{"x":1,"max_completion_tokens":7}`},
+		{`{"max_tokens":5,"priority":1,"max_tokens":6,"x":0,"max_completion_tokens":7}`, "max_completion_tokens", `{"x":0,"max_completion_tokens":7}`},
+		{`{"x":1,"max_tokens":5,"max_completion_tokens":7}`, "", `{"x":1,"max_tokens":5,"max_completion_tokens":7}`},
+		{`{"x":{"max_tokens":5}}`, "max_completion_tokens", `{"x":{"max_tokens":5}}`},
+	} {
+		if got := limits(tt.body, tt.limit); got != tt.want {
+			t.Errorf("an upstream that says %q gets %s for %s, want %s", tt.limit, got, tt.body, tt.want)
+		}
 	}
 	if got, body := edited(t, `{"stream":true}`, "", &dialects[3]), `{"stream":true}`; got != body {
 		t.Errorf("messages: upstream gets %s, want %s: there is no such option", got, body)
@@ -172,8 +199,8 @@ func TestLastUser(t *testing.T) {
 	}
 }
 
-// TestBodyOnTheWire checks what arrives at a worker, by both clients and in every size.
-func TestBodyOnTheWire(t *testing.T) {
+// bodyOnTheWire checks what arrives at a worker, by both clients and in every size.
+func bodyOnTheWire(t *testing.T, sizes ...int) {
 	for name, client := range map[string]*http.Client{"own": nil, "net/http": netHTTP()} {
 		t.Run(name, func(t *testing.T) {
 			var got string
@@ -196,7 +223,7 @@ func TestBodyOnTheWire(t *testing.T) {
 			if client != nil {
 				defer client.CloseIdleConnections()
 			}
-			for _, size := range []int{1, 1 << 10, 1 << 20, 20 << 20} {
+			for _, size := range sizes {
 				pad := strings.Repeat("x", size)
 				res := r.post(t, "/v1/chat/completions?api-version=1", `{"model":"default","unknown":{"vllm":[true]},"priority":3,"pad":"`+pad+`"}`,
 					"Authorization", "Bearer client-secret", "X-Api-Key", "client-secret", "Cookie", "c=d", "Forwarded", "for=1", "X-Forwarded-For", "1.2.3.4", "X-Vllm-Priority", "9",
@@ -233,6 +260,9 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s), "real")
 	}
+	for _, s := range []string{`{"max_tokens":1,"priority":2,"max_completion_tokens":3}`, `{"a":0,"priority":2,"max_tokens":1}`} {
+		f.Add([]byte(s), "")
+	}
 	f.Fuzz(func(t *testing.T, body []byte, name string) {
 		var q request
 		err := q.parse(body, &dialects[0])
@@ -243,9 +273,12 @@ func FuzzRequest(f *testing.F) {
 		if !json.Valid(body) {
 			t.Fatalf("%q was taken for JSON", body)
 		}
-		out := splice(nil, q.body, q.edits(nil, name))
+		out := splice(nil, q.body, q.edits(nil, name, ""))
 		if !json.Valid(out) {
 			t.Fatalf("%q became %q, which is no JSON", body, out)
+		}
+		if out := splice(nil, q.body, q.edits(nil, name, "max_completion_tokens")); !json.Valid(out) || gjson.GetBytes(out, "max_tokens").Exists() {
+			t.Fatalf("%q became %q, which is no JSON or has max_tokens", body, out)
 		}
 		v := gjson.ParseBytes(out)
 		if v.Get("priority").Exists() {

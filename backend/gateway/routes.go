@@ -6,14 +6,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
-// routed is one route. There are no others, and no patterns: a path is served if it is in the table,
-// byte by byte, so that no dot segment or escape leads past a check.
+// routed is one route. There are no others, and but for the name in /v1/models/NAME no patterns: a path is served if
+// it is in the table, byte by byte, so that no dot segment or escape leads past a check.
 type routed struct {
 	method  string
 	open    bool     // needs no key
@@ -35,7 +36,17 @@ var routes = func() map[string]*routed {
 	return table
 }()
 
+// oneModel is GET /v1/models/NAME. The name may have slashes, as those of the hub do: OpenAI's clients for Python
+// sent them as they are for years, the others as %2F, and net/http has undone that. What stands there is looked up
+// among the names that exist, and used for nothing else.
+var oneModel = &routed{method: http.MethodGet, serve: (*Gateway).model}
+
+const modelPath = "/v1/models/"
+
 func (g *Gateway) route(r *http.Request) *routed {
+	if name, ok := strings.CutPrefix(r.URL.Path, modelPath); ok && name != "" && (r.URL.RawPath == "" || strings.HasPrefix(r.URL.RawPath, modelPath)) {
+		return oneModel
+	}
 	if r.URL.RawPath != "" { // an escape that the path does not need
 		return nil
 	}
@@ -49,40 +60,58 @@ func (rt *routed) allow() string {
 	return rt.method
 }
 
-// models lists what the client may ask for, aliases too.
-func (g *Gateway) models(w http.ResponseWriter, _ *http.Request, who caller) {
-	type model struct {
-		ID      string `json:"id"`
-		Object  string `json:"object"`
-		Created int64  `json:"created"`
-		OwnedBy string `json:"owned_by"`
-		Root    string `json:"root"`
-		Parent  any    `json:"parent"`
-		MaxLen  *int   `json:"max_model_len"`
-	}
-	list := struct {
-		Object string  `json:"object"`
-		Data   []model `json:"data"`
-	}{"list", []model{}}
+// modelEntry is a model as OpenAI describes one, with what vLLM adds.
+type modelEntry struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+	Root    string `json:"root"`
+	Parent  any    `json:"parent"`
+	MaxLen  *int   `json:"max_model_len"`
+}
+
+// entries is what the client may ask for, aliases too.
+func (g *Gateway) entries(who caller) []modelEntry {
 	var limits api.KeyLimits
 	if who.quota != nil {
 		limits = who.quota.bounds()
 	}
+	list := []modelEntry{}
 	for _, m := range g.Upstreams.Models() {
 		if !g.mayUse(&limits, m.Name) {
 			continue
 		}
-		entry := model{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
+		entry := modelEntry{ID: m.Name, Object: "model", OwnedBy: "vllmdeck", Root: m.Name}
 		if m.MaxLen > 0 {
 			entry.MaxLen = new(m.MaxLen)
 		}
-		list.Data = append(list.Data, entry)
+		list = append(list, entry)
 		for _, alias := range m.Aliases {
 			entry.ID = alias
-			list.Data = append(list.Data, entry)
+			list = append(list, entry)
 		}
 	}
-	reply200(w, list)
+	return list
+}
+
+func (g *Gateway) models(w http.ResponseWriter, _ *http.Request, who caller) {
+	reply200(w, struct {
+		Object string       `json:"object"`
+		Data   []modelEntry `json:"data"`
+	}{"list", g.entries(who)})
+}
+
+// model describes one of them.
+func (g *Gateway) model(w http.ResponseWriter, r *http.Request, who caller) {
+	name := strings.TrimPrefix(r.URL.Path, modelPath)
+	for _, m := range g.entries(who) {
+		if m.ID == name {
+			reply200(w, m)
+			return
+		}
+	}
+	g.refuse(w, r, who.noModel(name))
 }
 
 // health shows the whole state to this host, and to others only whether it is well.

@@ -31,6 +31,7 @@ type Lease struct {
 	URL       string // base, e.g. http://127.0.0.1:18000
 	Model     string // name the upstream knows the model by; "" leaves the request's as it is
 	Key       string // bearer token for the upstream; "" for none
+	Limit     string // what it calls the greatest length of a chat's answer, max_tokens or max_completion_tokens; "" leaves the client's word
 	Simulated bool
 	Client    *http.Client // to reach it with; nil: the gateway's own
 	// Reserve is called before the request is sent, if it is not nil: the upstream costs money by the

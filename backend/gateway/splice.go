@@ -34,15 +34,19 @@ func pieces(b []byte, edits []edit) [][]byte {
 	return append(out, b[at:])
 }
 
-// without gives the edit that removes a member together with one of its commas.
-func (m member) without() edit {
-	switch {
-	case m.before >= 0:
-		return edit{from: m.before, to: m.end}
-	case m.after >= 0:
-		return edit{from: m.start, to: m.after + 1}
+// without appends the edits that remove members of one object, which are in order, each together with one of its
+// commas: the one before it where a member is left there, else the one after it.
+func without(dst []edit, gone []member) []edit {
+	lead := -1 // where the members that the object begins with are removed, the comma after them
+	for _, m := range gone {
+		if m.before != lead {
+			dst = append(dst, edit{from: m.before, to: m.end})
+			continue
+		}
+		lead = m.after
+		dst = append(dst, edit{from: m.start, to: max(m.end, m.after+1)})
 	}
-	return edit{from: m.start, to: m.end}
+	return dst
 }
 
 // sortEdits puts edits in order, an insertion before a removal at the same place.

@@ -35,7 +35,9 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			}
 			b = slices.Grow(b, cap(b))
 		}
+		c.pulse.rest()
 		n, err := rep.body.Read(b[len(b):cap(b)])
+		c.pulse.wake()
 		now := time.Now()
 		split.saw(b[len(b) : len(b)+n])
 		b = b[:len(b)+n]
@@ -80,13 +82,14 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 			return c.broke(c.ending(err))
 		}
 		if commit && ready > 0 {
-			if !c.out.sent {
+			if !c.passed {
 				c.begin(rep, now)
 			}
+			c.passed = true
+			c.hold() // before a client may keep us waiting
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
-			c.passed = true
 			b = b[:copy(b, b[ready:])]
 			ready = 0
 			if c.tap.seen > seen || len(b) > 0 && b[0] != ':' { // a comment is no progress
@@ -143,21 +146,29 @@ func (c *call) withCost(ev []byte) []byte {
 	return ev
 }
 
-// begin writes the head of a stream.
+// begin writes the head of a stream, unless the client has one.
 func (c *call) begin(rep *reply, now time.Time) {
-	h := c.header(rep)
+	if !c.out.sent {
+		c.header(rep)
+		c.open(rep.status, now)
+	}
+	c.note(func(r *api.Request) {
+		if !c.tap.first.IsZero() {
+			r.TTFT = api.Span(c.tap.first.Sub(r.Started))
+		}
+	})
+}
+
+// open commits the answer to a stream.
+func (c *call) open(status int, now time.Time) {
+	h := c.out.w.Header()
 	h["Cache-Control"] = noCache
 	h["X-Accel-Buffering"] = noBuffer // a proxy before us must not hold events back
 	if c.wantsCost {
 		h["Trailer"] = costTrail
 	}
-	c.out.begin(rep.status, now)
-	c.note(func(r *api.Request) {
-		r.Status = rep.status
-		if !c.tap.first.IsZero() {
-			r.TTFT = api.Span(c.tap.first.Sub(r.Started))
-		}
-	})
+	c.out.begin(status, now)
+	c.note(func(r *api.Request) { r.Status = status })
 }
 
 // pass sends events to the client and counts what they hold.
@@ -166,6 +177,7 @@ func (c *call) pass(p []byte, now time.Time) error {
 		if err := c.out.write(p, now); err != nil {
 			return gone(err)
 		}
+		c.pulse.saw(now)
 	}
 	if d := c.tap.events - c.tokens.Load(); d > 0 {
 		c.tokens.Add(d)
@@ -213,7 +225,7 @@ func (c *call) complete(p []byte, now time.Time) error {
 	if !c.tap.whole() {
 		return nil // the answer stays open: end aborts it
 	}
-	c.out.last = true
+	c.passed, c.out.last = true, true
 	if err := c.pass(p, now); err != nil {
 		return err
 	}
@@ -296,9 +308,14 @@ func (c *call) header(rep *reply) http.Header {
 			h[f.name] = append(h[f.name], f.value)
 		}
 	}
+	c.ownHeader(h)
+	return h
+}
+
+// ownHeader sets what the client gets from us, whoever answers.
+func (c *call) ownHeader(h http.Header) {
 	h["X-Request-Id"] = []string{c.id}
 	if v := c.r.Header["Traceparent"]; len(v) == 1 {
 		h["Traceparent"] = v
 	}
-	return h
 }

@@ -28,7 +28,7 @@ func FuzzTerms(f *testing.F) {
 		if err != nil {
 			return
 		}
-		edits := terms.edits(q.edits(nil, "served"), d, q.body, text, thought, 0)
+		edits := terms.edits(q.edits(nil, "served", ""), d, q.body, text, thought, 0)
 		sortEdits(edits)
 		for i := range edits {
 			if i > 0 && edits[i].from < edits[i-1].to {

@@ -92,6 +92,8 @@ const (
 	ArgDay      = "budget_day" // USD
 	ArgMonth    = "budget_month"
 	ArgPriority = "priority"
+	ArgFailover = "failover"
+	ArgCapture  = "capture" // on or off
 	ArgExpires  = "expires" // RFC 3339
 )
 
@@ -120,6 +122,10 @@ func change(k *Key, args map[string]string) error {
 			l.Month, err = parseBudget(v)
 		case ArgPriority:
 			l.Priority, err = parsePriority(v)
+		case ArgFailover:
+			l.Failover, err = parseFailover(v)
+		case ArgCapture:
+			k.Capture, err = parseSwitch(v)
 		case ArgExpires:
 			k.Expires, err = parseTime(v)
 		}
@@ -187,6 +193,24 @@ func parsePriority(v string) (string, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("want high, normal or low, got %q", v)
+}
+
+func parseFailover(v string) (string, error) {
+	switch v {
+	case "", api.FailoverNever, api.FailoverDown, api.FailoverOverload:
+		return v, nil
+	}
+	return "", fmt.Errorf("want never, down or overload, got %q", v)
+}
+
+func parseSwitch(v string) (bool, error) {
+	switch v {
+	case "on":
+		return true, nil
+	case "", "off":
+		return false, nil
+	}
+	return false, fmt.Errorf("want on or off, got %q", v)
 }
 
 func parseTime(v string) (time.Time, error) {

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func TestAKeyIsStoredWithAllItsLimits(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	a, text := newOrder("ci", "models", "a, b", "rpm", "60", "tpm", "1000", "parallel", "4", "budget_day", "1.5", "budget_month", "0.000000001",
-		"priority", "high", "expires", "2026-12-24T12:00:00Z")
+		"priority", "high", "failover", "down", "capture", "on", "expires", "2026-12-24T12:00:00Z")
 	s.must(t, a)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -71,12 +72,12 @@ func TestAKeyIsStoredWithAllItsLimits(t *testing.T) {
 	if len(got) != 1 {
 		t.Fatalf("%d keys, want 1", len(got))
 	}
-	want := api.KeyLimits{Models: []string{"a", "b"}, Requests: 60, Tokens: 1000, Parallel: 4, Day: new(api.Nanos(1_500_000_000)), Month: new(api.Nanos(1)), Priority: "high"}
+	want := api.KeyLimits{Models: []string{"a", "b"}, Requests: 60, Tokens: 1000, Parallel: 4, Day: new(api.Nanos(1_500_000_000)), Month: new(api.Nanos(1)), Priority: "high", Failover: "down"}
 	k := got[0]
 	if !reflect.DeepEqual(k.Limits, want) {
 		t.Errorf("limits = %+v, want %+v", k.Limits, want)
 	}
-	if k.Name != "ci" || k.ID != a.ID || HashText(text) != hexOf(k.Hash) || !k.Created.Equal(noon) || !k.Expires.Equal(noon.AddDate(0, 0, 30)) || !k.Revoked.IsZero() || k.Source != api.KeyFromDatabase {
+	if k.Name != "ci" || k.ID != a.ID || HashText(text) != hexOf(k.Hash) || !k.Created.Equal(noon) || !k.Expires.Equal(noon.AddDate(0, 0, 30)) || !k.Revoked.IsZero() || !k.Capture || k.Source != api.KeyFromDatabase {
 		t.Errorf("key = %+v", k)
 	}
 }
@@ -159,6 +160,8 @@ func TestOrdersThatMakeNoSenseAreRefused(t *testing.T) {
 		"budget 0":        {with("x", "budget_day", "0"), api.ErrRefused, "budget_day"},
 		"budget negative": {with("x", "budget_month", "-1"), api.ErrRefused, "budget_month"},
 		"priority":        {with("x", "priority", "urgent"), api.ErrRefused, "priority"},
+		"failover":        {with("x", "failover", "always"), api.ErrRefused, "failover"},
+		"capture":         {with("x", "capture", "yes"), api.ErrRefused, "capture"},
 		"expired":         {with("x", "expires", "2026-11-24T11:59:59Z"), api.ErrRefused, "expired"},
 		"no time":         {with("x", "expires", "soon"), api.ErrRefused, "expires"},
 		"models empty":    {with("x", "models", ","), api.ErrRefused, "models"},
@@ -315,5 +318,33 @@ func TestMigrationsKeepWhatIsThere(t *testing.T) {
 	var version int
 	if err := s.db.QueryRow("PRAGMA user_version").Scan(&version); err != nil || version != len(steps) {
 		t.Errorf("schema %d after a bad step, want %d (%v)", version, len(steps), err)
+	}
+}
+
+// TestTheFirstSchemaIsBroughtToTheNewest opens a database as the first version wrote it.
+func TestTheFirstSchemaIsBroughtToTheNewest(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sql.Open("sqlite", filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	hash := make([]byte, 32)
+	for _, step := range []string{migrations[0], "PRAGMA user_version = 1"} {
+		if _, err := db.Exec(step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.Exec(`INSERT INTO client_key VALUES ('abcd', 'ci', ?, ?, 0, 1, 0, 0, '["m"]', 5, 6, 7, 8, NULL, 'low')`, hash, hash); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, dir)
+	want := api.KeyLimits{Models: []string{"m"}, Requests: 5, Tokens: 6, Parallel: 7, Day: new(api.Nanos(8)), Priority: "low"}
+	if got := s.list(t); len(got) != 1 || got[0].Name != "ci" || !reflect.DeepEqual(got[0].Limits, want) {
+		t.Fatalf("keys = %+v, want ci with limits %+v", got, want)
+	}
+	s.must(t, api.Action{Verb: api.KeySet, Target: "ci", Args: map[string]string{"failover": "never", "capture": "on"}})
+	if got := s.list(t)[0]; got.Limits.Failover != api.FailoverNever || !got.Capture {
+		t.Errorf("failover = %q, capture %v, want never and true", got.Limits.Failover, got.Capture)
 	}
 }

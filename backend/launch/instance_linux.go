@@ -38,8 +38,23 @@ func (l *Local) take(rec record, cmd *exec.Cmd) *instance {
 		launcher: l, rec: rec, cmd: cmd,
 		done: make(chan struct{}), cancel: cancel, idle: make(chan struct{}),
 	}
+	l.mu.Lock()
+	if l.mine == nil {
+		l.mine = map[string]*instance{}
+	}
+	l.mine[rec.Marker] = i
+	l.mu.Unlock()
 	go i.watch(ctx)
 	return i
+}
+
+// forget says that the server is gone or let go: it is no longer looked after here.
+func (l *Local) forget(i *instance) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mine[i.rec.Marker] == i {
+		delete(l.mine, i.rec.Marker)
+	}
 }
 
 func (i *instance) Spec() Spec            { return i.rec.Spec }
@@ -68,6 +83,7 @@ func (i *instance) Close() error {
 // first, the server is ended here.
 func (i *instance) watch(ctx context.Context) {
 	defer close(i.idle)
+	defer i.launcher.forget(i)
 	err := i.rec.Shim.wait(ctx)
 	if i.cmd != nil {
 		reaped := make(chan struct{})
@@ -112,7 +128,7 @@ func (i *instance) bury(ctx context.Context) error {
 		return k.end(ctx)
 	}
 	defer lock.Close()
-	err = i.launcher.bury(ctx, i.rec.Spec.Folder, i.rec)
+	_, err = i.launcher.bury(ctx, i.rec.Spec.Folder, i.rec)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

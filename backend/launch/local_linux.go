@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -25,7 +26,13 @@ const (
 )
 
 // local is what a Local keeps of Linux.
-type local struct{ scanner scanner }
+type local struct {
+	scanner scanner
+
+	mu     sync.Mutex
+	mine   map[string]*instance // servers that are looked after here, by marker
+	traits map[ident]trait      // of every process at the last census
+}
 
 func (l *Local) log() *slog.Logger {
 	if l.Log == nil {
@@ -116,29 +123,34 @@ func (l *Local) clear(ctx context.Context, folder string) error {
 		l.log().Warn("worker record unreadable: removed", "folder", folder, "err", err)
 		return os.Remove(filepath.Join(folder, recordName))
 	}
-	return l.bury(ctx, folder, rec)
+	left, err := l.bury(ctx, folder, rec)
+	if left > 0 && l.Buried != nil {
+		l.Buried(rec.Spec.Name, left)
+	}
+	return err
 }
 
-// bury ends what a dead shim left running and takes away its record. Who calls holds the
-// folder's lock.
-func (l *Local) bury(ctx context.Context, folder string, rec record) error {
+// bury ends what a dead shim left running, how many processes it says, and takes away its record.
+// Who calls holds the folder's lock.
+func (l *Local) bury(ctx context.Context, folder string, rec record) (processes int, err error) {
 	if boot, err := bootID(); err != nil {
-		return err
+		return 0, err
 	} else if boot == rec.BootID {
 		k := rec.kin()
 		k.shim = ident{} // whoever has its pid now
-		if left := k.members(scan(), true); len(left) > 0 {
-			l.log().Warn("shim is dead: its server is ended", "worker", rec.Spec.Name, "processes", len(left))
+		left := k.members(scan(), true)
+		if processes = len(left); processes > 0 {
+			l.log().Warn("shim is dead: its server is ended", "worker", rec.Spec.Name, "processes", processes)
 		}
 		if err := k.end(ctx); err != nil { // also for none: one may just be on its way from fork to exec
-			return fmt.Errorf("end what worker %s left: %w", rec.Spec.Name, err)
+			return processes, fmt.Errorf("end what worker %s left: %w", rec.Spec.Name, err)
 		}
 	}
 	if e, err := readExit(folder); err != nil || e.Marker != rec.Marker {
 		_ = writeJSON(filepath.Join(folder, exitName), exitRecord{Marker: rec.Marker, Code: -1})
 	}
 	_ = os.Remove(rec.Socket)
-	return os.Remove(filepath.Join(folder, recordName))
+	return processes, os.Remove(filepath.Join(folder, recordName))
 }
 
 // startShim starts a shim and waits for its answer. After an error nothing of it is left.

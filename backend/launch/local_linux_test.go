@@ -1,19 +1,15 @@
 package launch_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -111,72 +107,6 @@ func TestControlSocketAnswersWhatItKnowsAndSurvivesTheRest(t *testing.T) {
 		t.Errorf("to kill the shim says %q", got)
 	}
 	<-i.Done()
-}
-
-func TestStraysAreThoseNobodyLooksAfter(t *testing.T) {
-	dir := t.TempDir()
-	i, err := newLocal().Launch(t.Context(), launch.Spec{
-		Name: "kept", Argv: []string{os.Args[0], "launchtest", "named", "VLLM::EngineCor"}, Folder: filepath.Join(dir, "kept"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer i.Close()
-	named := func(parent string, env ...string) int {
-		script := os.Args[0] + ` launchtest named $NAME & echo $!; wait; : ` + parent
-		cmd := exec.Command("/bin/sh", "-c", script)
-		cmd.Env = append(append(os.Environ(), "NAME=VLLM::EngineCor"), env...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
-		r := bufio.NewReader(out)
-		var pid int
-		for pid == 0 {
-			line, err := r.ReadString('\n')
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, _ = fmt.Sscanf(line, "%d", &pid)
-		}
-		for deadline := time.Now().Add(20 * time.Second); comm(pid) != "VLLM::EngineCor"; <-time.After(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d calls itself %q", pid, comm(pid))
-			}
-		}
-		return pid
-	}
-	orphan := named("nothing")
-	offline := named("python user of the LLM class")
-	marked := named("python", "VLLMDECK_WORKER_ID=gone/1")
-
-	got, err := launch.Strays()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[int]launch.Stray{}
-	for _, s := range got {
-		found[s.PID] = s
-	}
-	if s, ok := found[orphan]; !ok || s.Worker != "" || s.Name != "VLLM::EngineCor" || s.RSS <= 0 || s.Age < 0 || s.Age > 60 {
-		t.Errorf("engine without API server: %+v, %v, want it listed", s, ok)
-	}
-	if s, ok := found[marked]; !ok || s.Worker != "gone/1" {
-		t.Errorf("marked without a shim: %+v, %v, want it listed as gone/1", s, ok)
-	}
-	for what, pid := range map[string]int{"a worker under its shim": i.PID(), "an offline user's engine": offline} {
-		if s, ok := found[pid]; ok {
-			t.Errorf("%s is listed: %+v", what, s)
-		}
-	}
-	if err := i.Kill(t.Context()); err != nil {
-		t.Error(err)
-	}
 }
 
 func comm(pid int) string {

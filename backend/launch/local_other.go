@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 )
 
 var errLinuxOnly = errors.New("servers are started on Linux only, this is " + runtime.GOOS +
@@ -31,6 +32,20 @@ func RunShim(context.Context, []string) int {
 
 // Strays finds nothing.
 func Strays() ([]Stray, error) { return nil, nil }
+
+// marked is nothing here.
+type marked struct{}
+
+// Census finds nothing.
+func (l *Local) Census() (*Census, error) { return &Census{}, nil }
+
+// Who knows nobody.
+func (c *Census) Who(int) (Owner, bool) { return Owner{}, false }
+
+// EndStray says that it needs Linux.
+func (l *Local) EndStray(int, time.Time) (func(context.Context) error, error) {
+	return nil, errLinuxOnly
+}
 
 // PortOwner is not told here.
 func PortOwner(int) string { return "" }

@@ -313,3 +313,36 @@ func TestRowsClosedBeforeAreFoundInAChunk(t *testing.T) {
 	}
 	consistent(t, l.readers)
 }
+
+// TestTheClientsOwnIDIsKept finds a request by the id in its application's log: while it runs, once it has ended, and
+// after it came by way of the spool.
+func TestTheClientsOwnIDIsKept(t *testing.T) {
+	folder := t.TempDir()
+	s := spool{path: filepath.Join(folder, spoolName)}
+	spooled := request("s")
+	spooled.Client = "app-spooled"
+	if err := s.append([]row{newRow(&spooled)}); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := running(t, folder, quiet())
+	for _, id := range []string{"ended", "open", "none"} {
+		r := request(id)
+		if id != "none" {
+			r.Client = "app-" + id
+		}
+		l.Opened(r)
+		if id != "open" {
+			l.Closed(r)
+		}
+	}
+	for client, want := range map[string]string{"app-ended": "ended", "app-open": "open", "app-spooled": "s", "": "none"} {
+		var id string
+		err := errors.New("not asked")
+		for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			err = l.readers.QueryRow("SELECT id FROM request WHERE client_id = ?", client).Scan(&id)
+		}
+		if err != nil || id != want {
+			t.Errorf("the request with the client's id %q is %q (%v), want %q", client, id, err, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 // row is a request as it is stored, in the database and in the spool.
 type row struct {
 	ID      string `json:"id"`
+	Client  string `json:"client_id"`
 	Started int64  `json:"started"`
 	shape
 	Usage    api.Usage `json:"usage"`
@@ -86,7 +87,7 @@ type account struct {
 // this includes what is reserved for it, in place of the actual cost.
 func opening(r *api.Request) row {
 	w := row{
-		ID: clean(r.ID), Started: r.Started.UnixNano(), Queue: span(r.Queue),
+		ID: clean(r.ID), Client: clean(r.Client), Started: r.Started.UnixNano(), Queue: span(r.Queue),
 		shape: shape{
 			Route: clean(r.Route), Model: clean(r.Model), Worker: clean(r.Worker), Key: clean(r.Key), Class: clean(r.Class), Stream: r.Stream,
 			Outcome: api.OutcomeOpen, UsageSource: api.UsageUnknown, Basis: clean(r.Basis), Baseline: clean(r.Baseline), Simulated: r.Simulated,
@@ -101,7 +102,7 @@ func opening(r *api.Request) row {
 // newRow is the row of a request that has ended.
 func newRow(r *api.Request) row {
 	w := row{
-		ID: clean(r.ID), Started: r.Started.UnixNano(), Usage: r.Usage,
+		ID: clean(r.ID), Client: clean(r.Client), Started: r.Started.UnixNano(), Usage: r.Usage,
 		Queue: span(r.Queue), TTFT: span(r.TTFT), Duration: span(r.Duration), ITL: span(r.ITL), MaxGap: span(r.MaxGap),
 		Actual: amountOf(r.Actual), Would: amountOf(r.Would), Health: rating(r.Health),
 		shape: shape{
@@ -178,11 +179,18 @@ func (s *shape) args(to []any) []any {
 		flag(s.Simulated), flag(s.Unmetered), flag(s.Earning), flag(s.ActualUnknown), flag(s.WouldUnknown))
 }
 
-// args appends what is bound for each row, in the order of ownColumns.
-func (r *row) args(to []any) []any {
-	return append(to, r.ID, r.Started,
-		r.Usage.Input, r.Usage.CacheRead, r.Usage.CacheWrite, r.Usage.Output, r.Usage.Reasoning,
-		r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap, r.Share, r.Actual.arg(), r.Would.arg(), float(r.Health))
+// args appends what is bound for each row, in the order of ownColumns; without the rare ones if common is set.
+func (r *row) args(to []any, common bool) []any {
+	to = append(to, r.ID, r.Started, r.Usage.Input, r.Usage.CacheRead, r.Usage.Output, r.TTFT, r.Duration, r.Share, r.Actual.arg(), r.Would.arg())
+	if common {
+		return to
+	}
+	return append(to, r.Client, r.Usage.CacheWrite, r.Usage.Reasoning, r.Queue, r.ITL, r.MaxGap, float(r.Health))
+}
+
+// common reports whether the rare columns of the row all have their usual values.
+func (r *row) common() bool {
+	return r.Usage.CacheWrite|r.Usage.Reasoning|r.Queue|r.ITL|r.MaxGap == 0 && r.Client == "" && r.Health == nil
 }
 
 // span keeps a duration from being negative: a clock that was set back must not take away time.

@@ -67,6 +67,9 @@ func (c *Call) Release() { c.release.Do(func() { c.p.inFlight.Add(-1) }) }
 func (c *Call) URL() string               { return c.to.spec.URL }
 func (c *Call) Model(model string) string { return c.to.spec.Models[model].Name }
 
+// Limit is what the provider calls the greatest length of a chat's answer; "": as the client writes it.
+func (c *Call) Limit() string { return c.to.spec.Limit }
+
 // Client sends the request. It knows the key, and gives it to the provider's origin alone.
 func (c *Call) Client() *http.Client {
 	return &http.Client{Transport: c, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -20,6 +20,7 @@ type Spec struct {
 	URL    string           // base with its path, e.g. https://api.openai.com/v1
 	Key    string           // bearer token; "" for none
 	Models map[string]Model // by our name
+	Limit  string           // what it calls the greatest length of a chat's answer; "": as the client writes it
 	Day    *api.Nanos       // spend cap of a local day; nil: none
 	Month  *api.Nanos       // spend cap of a local month; nil: none
 }

@@ -16,6 +16,7 @@ type Candidate struct {
 	Overload bool // a provider that may serve too when workers only have too much to do
 
 	Coming bool   // not Ready, but will be without anybody's doing: it starts, or will be started again
+	Late   bool   // Coming, but hardly within the time that a request waits: who may be served by a provider does not wait for it
 	State  string // in a word, for messages: starting, failed, draining …
 }
 

@@ -110,6 +110,11 @@ const tie = 1e-3
 
 // none says why no worker was picked. The strongest hope wins: full before starting before tried.
 func none(req Request, cands []Candidate) Reason {
+	paid := false // a provider would take the request now
+	for i := range cands {
+		c := &cands[i]
+		paid = paid || c.Provider && c.Ready && !c.Open
+	}
 	why := Empty
 	for i := range cands {
 		c := &cands[i]
@@ -125,7 +130,7 @@ func none(req Request, cands []Candidate) Reason {
 			r = Tried
 		case c.Ready:
 			r = Full
-		case c.Coming:
+		case c.Coming && (!c.Late || !paid):
 			r = Starting
 		}
 		if why == Empty || hope[r] > hope[why] {

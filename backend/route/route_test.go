@@ -13,6 +13,7 @@ func TestPick(t *testing.T) {
 	full := func(c *Candidate) { c.InFlight = 4 }
 	away := func(c *Candidate) { c.Ready = false }
 	coming := func(c *Candidate) { c.Ready, c.Coming = false, true }
+	late := func(c *Candidate) { c.Ready, c.Coming, c.Late = false, true, true }
 	paid := func(c *Candidate) { c.Provider, c.MaxSeqs = true, 0 }
 	overload := func(c *Candidate) { c.Overload = true }
 	for _, tt := range []struct {
@@ -47,6 +48,9 @@ func TestPick(t *testing.T) {
 		{"no provider that is only for outages, however long it waits", Request{Overflow: true}, []Candidate{with(ready("a"), full), with(ready("p"), paid)}, "", Full},
 		{"a provider for outages if none has come in time", Request{Overflow: true}, []Candidate{with(ready("a"), coming), with(ready("p"), paid)}, "p", Failover},
 		{"no provider while one comes", Request{}, []Candidate{with(ready("a"), coming), with(ready("p"), paid)}, "", Starting},
+		{"a provider at once if one comes late", Request{}, []Candidate{with(ready("a"), late), with(ready("p"), paid)}, "p", Failover},
+		{"one that comes late is waited for if no provider can", Request{}, []Candidate{with(ready("a"), late), with(with(ready("p"), paid), open)}, "", Starting},
+		{"one that comes late is waited for if there is no provider", Request{}, []Candidate{with(ready("a"), late)}, "", Starting},
 		{"no provider for outages if a worker was too busy", Request{Tried: []string{"a"}, Busy: true}, []Candidate{ready("a"), with(ready("p"), paid)}, "", Tried},
 		{"a provider for overload if a worker was too busy", Request{Tried: []string{"a"}, Busy: true}, []Candidate{ready("a"), with(with(ready("p"), paid), overload)}, "p", Failover},
 		{"a provider alone", Request{}, []Candidate{with(ready("p"), paid)}, "p", Failover},

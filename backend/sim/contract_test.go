@@ -15,7 +15,7 @@ import (
 func TestContractSimulated(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ln := sim.Listen()
-	srv := sim.New(sim.Options{Model: "/models/tiny", Names: []string{"tiny"}, TTFT: 4 * time.Millisecond, ITL: time.Millisecond, MaxLen: 1024, MaxSeqs: 8, Log: io.Discard})
+	srv := sim.New(sim.Options{Model: "/models/tiny", Names: []string{"tiny"}, TTFT: 4 * time.Millisecond, ITL: time.Millisecond, MaxLen: 1024, MaxSeqs: 8, DevMode: true, Log: io.Discard})
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, ln) }()
 	c := ln.Client()

@@ -107,6 +107,7 @@ type engine struct {
 	dead     bool
 	draining bool
 	frozen   bool
+	nap      nap
 	thaw     chan struct{} // closed and replaced when frozen ends
 	idle     chan struct{} // closed when draining and empty
 	gone     chan struct{} // closed when dead
@@ -200,6 +201,10 @@ func (e *engine) submit(j *job, arrived time.Time) {
 			q.state.Store(seqDead)
 			continue
 		}
+		if e.nap.paused {
+			e.nap.parked = append(e.nap.parked, q)
+			continue
+		}
 		e.waiting = append(e.waiting, q)
 	}
 	if e.dead {
@@ -234,14 +239,14 @@ func (e *engine) die() {
 	}
 	e.dead = true
 	close(e.gone)
-	for _, qs := range [][]*seq{e.running, e.waiting} {
+	for _, qs := range [][]*seq{e.running, e.waiting, e.nap.parked} {
 		for _, q := range qs {
 			q.state.Store(seqDead)
 			q.job.signal()
 		}
 	}
-	e.leaveLocked(len(e.running) + len(e.waiting))
-	e.running, e.waiting = nil, nil
+	e.leaveLocked(len(e.running) + len(e.waiting) + len(e.nap.parked))
+	e.running, e.waiting, e.nap.parked = nil, nil, nil
 }
 
 // drain refuses what is new. The channel is closed when nothing is in flight.

@@ -104,8 +104,9 @@ func (m *metrics) exposition(o Options, kvBlocks int) []byte {
 	x.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", plain(float64(m.waiting)))
 	x.gauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason. Reason labels: 'capacity' = waiting for scheduling capacity; 'deferred' = deferred by transient constraints (LoRA budget, KV transfer, blocked status). Sum of all reasons equals vllm:num_requests_waiting.",
 		with(`reason="capacity"`, float64(m.waiting)), with(`reason="deferred"`, 0))
+	awake, offloaded, discarded := m.sleepStates()
 	x.gauge("vllm:engine_sleep_state", "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
-		with(`sleep_state="awake"`, 1), with(`sleep_state="weights_offloaded"`, 0), with(`sleep_state="discard_all"`, 0))
+		with(`sleep_state="awake"`, awake), with(`sleep_state="weights_offloaded"`, offloaded), with(`sleep_state="discard_all"`, discarded))
 	x.gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", plain(m.kvUsage))
 	x.counter("vllm:prefix_cache_queries", "Prefix cache queries, in terms of number of queried tokens.", plain(m.queries))
 	x.counter("vllm:prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens.", plain(m.hits))

@@ -41,6 +41,8 @@ var faultKinds = []struct {
 	{"crash-after", "dur", false, "lose the engine DUR after it became ready"},
 	{"hang-health", "dur?", false, "/health never answers, from DUR after ready on"},
 	{"ignore-sigterm", "", false, "do nothing on SIGTERM and SIGINT"},
+	{"sleep-fails", "", false, "answer HTTP 500 to /sleep"},
+	{"hang-after-wake", "", false, "give no token after /wake_up"},
 	{"slow", "x", false, "multiply all times by FACTOR"},
 }
 

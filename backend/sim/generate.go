@@ -58,6 +58,9 @@ func (x *exchange) generate(req *request) (*run, error) {
 			} else {
 				pl = planChat(x.s.o, p.messages, p.open, req.params, i, x.faults)
 			}
+			if e.garbled() {
+				pl.garble()
+			}
 			q := &seq{prompt: p.ids, ids: pl.ids, reason: pl.reason, maxTok: req.maxTokens, job: r.job, salt: salt.Sum64()}
 			r.choices = append(r.choices, &choice{plan: pl, q: q})
 			r.job.seqs = append(r.job.seqs, q)

@@ -22,6 +22,7 @@ type metrics struct {
 	generated        float64
 	finished         map[string]float64 // by finished_reason
 	hitRate          window
+	sleepLevel       int // 0: awake
 
 	hPrompt, hGen, hIter, hMaxGen, hN, hMaxTok              histogram
 	hTTFT, hITL, hTPOT, hE2E, hQueue, hInfer, hPre, hDecode histogram

@@ -27,6 +27,7 @@ type Options struct {
 	MaxQueued int // running and waiting requests before a 503; 0 is unbounded
 
 	ShutdownTimeout time.Duration // Drain lets requests finish for so long; 0 aborts them
+	DevMode         bool          // VLLM_SERVER_DEV_MODE=1: the routes of sleep mode
 	Faults          []Fault
 	APIKey          string // guards /v1; "" for none
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -40,7 +41,7 @@ func (s *Server) table() map[string]route {
 	forbidden := post(func(x *exchange) {
 		x.fail(&apiError{403, "PermissionDeniedError", "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.", nil})
 	})
-	return map[string]route{
+	routes := map[string]route{
 		"/health":                      get((*exchange).health),
 		"/ping":                        {[]string{"GET", "POST"}, (*exchange).health},
 		"/version":                     get(func(x *exchange) { x.json(200, []byte(`{"version":"`+Version+`"}`)) }),
@@ -61,6 +62,10 @@ func (s *Server) table() map[string]route {
 		"/inference/v1/generate":       forbidden,
 		"/inference/v1/abort_requests": forbidden,
 	}
+	if s.o.DevMode {
+		maps.Copy(routes, devRoutes(get, post))
+	}
+	return routes
 }
 
 // uncounted paths are left out of the http_ metrics and of the access log.

@@ -123,6 +123,7 @@ func (e *engine) sweepLocked() {
 	}
 	e.running = slices.DeleteFunc(e.running, gone)
 	e.waiting = slices.DeleteFunc(e.waiting, gone)
+	e.nap.parked = slices.DeleteFunc(e.nap.parked, gone)
 }
 
 // commit lets the step's tokens out.

@@ -8,6 +8,24 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
+// foresee takes the turn of a server that an earlier engine may have started and that may still load,
+// until it is known.
+func (w *worker) foresee() {
+	if w.plan.kind != kindVLLM || w.plan.cpu {
+		return
+	}
+	cards, _ := w.cards()
+	if w.life == nil {
+		w.foreseen = &life{}
+		w.opts.turns.claim(w.foreseen, w.name, w.plan.on(cards))
+		return
+	}
+	w.opts.turns.claim(w.life, w.name, w.plan.on(cards))
+	if w.foreseen != nil {
+		w.opts.turns.give(w.foreseen)
+	}
+}
+
 // adopt takes hold of the server that an earlier engine started, if it lives; else the worker
 // is started, where the config wants that.
 func (w *worker) adopt(ctx context.Context) {
@@ -19,12 +37,23 @@ func (w *worker) adopt(ctx context.Context) {
 	}
 	l, watch := w.begin(ctx, api.PhaseServer)
 	l.adopted = true
+	w.foresee()
+	w.foreseen = nil // from here on it is this life's
 	launcher := w.opts.Launchers[l.plan.kind]
 	w.wg.Go(func() {
 		actx, cancel := context.WithTimeout(watch, adoptLimit)
 		inst, err := launcher.Adopt(actx, l.plan.at(l.plan.cfg.Port))
 		cancel()
-		ok := w.post(func(ctx context.Context) { w.adopting(ctx, l, inst, err) })
+		var dead *crash
+		if inst == nil && err == nil {
+			dead = w.autopsy(l.plan)
+		}
+		ok := w.post(func(ctx context.Context) {
+			if dead != nil {
+				w.foundDead(dead)
+			}
+			w.adopting(ctx, l, inst, err)
+		})
 		if !ok && inst != nil {
 			_ = inst.Close() // the engine is ending; the next one adopts the server
 		}
@@ -46,6 +75,9 @@ func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, er
 			l.served = s
 		}
 		w.st.Adopted = true
+		if r, err := readNap(l.spec.Folder, inst.Started()); err == nil {
+			w.st.Awake = r.Awake
+		}
 		w.st.MaxSeqs, _ = strconv.Atoi(flagValue(l.spec.Argv, "max-num-seqs"))
 		w.launched(ctx, l, inst)
 	case w.st.State == api.Stopping:

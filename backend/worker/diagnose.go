@@ -28,6 +28,9 @@ type verdict struct {
 	early  bool   // it had not been ready
 	adopt  bool   // it could not be taken over; the next try takes over again
 	final  bool   // it was to be stopped: never retried
+	phase  string // of the start that failed; "": it had been ready, or it does not matter
+
+	cure func(known) change // its remedy as a change of the command line; nil: there is none
 }
 
 // errorLimit is how many bytes of a cause or remedy are kept.
@@ -46,6 +49,11 @@ const (
 // configuration worked, and such a text may come from a request that it logged.
 func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 	v := verdict{class: classCrash, exit: exitText(exit), early: !ready}
+	if !exit.Known { // the shim writes down how its server ended; only its own death keeps it from that
+		v.cause = "its shim died, so the server was ended with all its processes"
+		v.remedy = "the shim is the server's parent: somebody's kill -9, or the kernel's out-of-memory killer (dmesg)"
+		return v
+	}
 	if ready {
 		lines = ending(lines)
 	}
@@ -66,6 +74,10 @@ func explain(lines []api.Line, exit launch.Exit, ready bool) verdict {
 				v.class = d.class
 				v.cause = clip(string(d.line.ExpandString(nil, d.cause, t, m)))
 				v.remedy = clip(string(d.line.ExpandString(nil, d.remedy, t, m)))
+				if d.cure != nil {
+					words := d.line.FindStringSubmatch(t)
+					v.cure = func(k known) change { return d.cure(words, k) }
+				}
 				return v
 			}
 		}
@@ -126,8 +138,6 @@ func unknown(lines []api.Line, texts []string, exit launch.Exit) (cause, remedy 
 		return clip(first), "the traceback in its log says where"
 	case exit.Signal != "":
 		return "ended by a signal (" + exit.Signal + "), and its log names no error", "see the end of its log"
-	case !exit.Known:
-		return "the process is gone and nobody saw how it ended", "see the end of its log"
 	case exit.Code == 0:
 		return "the server ended by itself, unasked, with status 0", "vLLM does this after its engine died: see the end of its log"
 	}

@@ -31,7 +31,17 @@ func (w *worker) died(ctx context.Context, l *life) {
 		w.stopped(ctx)
 		return
 	}
-	w.failed(explain(w.lines.After(l.lastSeq, keptLines), l.inst.Exit(), l.ready || l.adopted && l.phases.up))
+	exit := l.inst.Exit()
+	v := explain(w.lines.After(l.lastSeq, keptLines), exit, l.ready || l.adopted && l.phases.up)
+	at := exit.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	if !l.ready {
+		v.phase = l.phases.phase()
+	}
+	w.crashed(l, v, at)
+	w.failed(v)
 }
 
 // failed ends a life that nobody asked to end, and plans the next one.
@@ -40,6 +50,7 @@ func (w *worker) failed(v verdict) {
 	w.enter(api.Failed)
 	now := time.Now()
 	w.st.Error, w.st.Remedy, w.st.Exit = v.cause, v.remedy, v.exit
+	w.st.Fix = w.offer(v)
 	if w.leaving {
 		w.finished = true
 		return
@@ -61,9 +72,9 @@ func (w *worker) failed(v verdict) {
 			w.adopt(ctx)
 			return
 		}
-		why, remedy, exit := w.st.Error, w.st.Remedy, w.st.Exit
+		why, remedy, exit, fix := w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix
 		w.start(ctx)
-		w.st.Error, w.st.Remedy, w.st.Exit = why, remedy, exit // in sight until it is ready again
+		w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = why, remedy, exit, fix // in sight until it is ready again
 	})
 }
 
@@ -81,13 +92,19 @@ func (w *worker) release() {
 	if !l.ready {
 		w.st.Phases = l.phases.list(time.Now())
 	}
+	w.over(l)
 	w.life = nil
+	w.opts.turns.give(l)
 	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
+	w.st.CanSleep, w.st.Level = false, 0
 	w.forgetReadings()
 }
 
 // takenLine is what a start says that failed because something else is in the way for now.
 var takenLine = regexp.MustCompile(`(?i)in use|taken|busy|occupied`)
+
+// hopelessLine is what the system says of a command that cannot be run, today or tomorrow. The shim has it as text.
+var hopelessLine = regexp.MustCompile(`exec format error|executable file not found|no such file or directory|permission denied|not executable|argument list too long`)
 
 // preflightError is what Check found: nothing has been started.
 type preflightError struct{ err error }
@@ -103,11 +120,19 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	}
 	v := verdict{class: classCrash, cause: clip(err.Error()), early: true}
 	var pre *preflightError
+	var gate *gateError
 	switch {
+	case errors.As(err, &gate):
+		v.class, v.cause, v.remedy = classResource, clip(gate.cause), clip(gate.remedy)
+		if gate.fits >= leastUtilization {
+			v.cure = func(known) change { return change{Set: []string{utilization(gate.fits)}} }
+		}
 	case takenLine.MatchString(err.Error()):
 		v.class = classResource
-	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),
+		hopelessLine.MatchString(err.Error()):
 		v.class = classConfig
 	}
+	w.crashed(w.life, v, time.Now())
 	w.failed(v)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -14,7 +15,7 @@ import (
 // begin makes a new life, in state Starting.
 func (w *worker) begin(ctx context.Context, phase string) (*life, context.Context) {
 	now := time.Now()
-	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), served: w.plan.served}
+	l := &life{plan: w.plan, began: now, phases: newTracker(phase, now), lastSeq: w.lines.Last(), kick: make(chan struct{}, 1), open: make(chan struct{}), served: w.plan.served}
 	watch, end := context.WithCancel(ctx)
 	l.end, l.unprobe = end, func() {}
 	w.life = nil
@@ -22,10 +23,12 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.forgetReadings()
 	w.life, w.again = l, false
 	w.enter(api.Starting)
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend, w.st.LastStart = nil, nil
+	w.st.CanSleep, w.st.Level, w.st.Awake = false, 0, time.Time{}
+	w.nap, w.sleepless = nil, time.Time{}
 	if h := readHistory(w.plan.spec.Folder); h != nil {
 		w.st.LastStart = h.Phases
 	}
@@ -33,15 +36,30 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	return l, watch
 }
 
-// start launches the server.
+// start launches the server, in its turn.
 func (w *worker) start(ctx context.Context) {
+	if w.ungated {
+		w.seat()
+	} else if !w.turn(w.opts.Waiting(w.plan.cfg.Model)) {
+		why := w.st.Blocked
+		if w.st.State != api.Starting {
+			w.enter(api.Starting)
+		}
+		w.st.Blocked, w.queued = why, true
+		return
+	}
+	w.queued = false
 	phase := api.PhaseImports
 	if w.plan.kind == kindAttach {
 		phase = api.PhaseServer
 	}
 	l, watch := w.begin(ctx, phase)
+	if w.ungated {
+		w.ungated = false
+		close(l.open)
+	}
 	w.wg.Go(func() {
-		spec, m, inst, err := w.launch(watch, l.plan)
+		spec, m, inst, err := w.launch(watch, l)
 		ok := w.post(func(ctx context.Context) {
 			if err != nil {
 				w.unlaunched(ctx, err)
@@ -56,7 +74,14 @@ func (w *worker) start(ctx context.Context) {
 	})
 }
 
-func (w *worker) launch(ctx context.Context, p plan) (launch.Spec, map[string]mark, launch.Instance, error) {
+func (w *worker) launch(ctx context.Context, l *life) (launch.Spec, map[string]mark, launch.Instance, error) {
+	p := l.plan
+	if err := w.admit(ctx, l); err != nil {
+		return launch.Spec{}, nil, nil, err
+	}
+	if !w.post(func(context.Context) { w.admitted(l) }) {
+		return launch.Spec{}, nil, nil, errGone
+	}
 	port := p.cfg.Port
 	if port == 0 && p.kind != kindAttach {
 		if w.opts.Port == nil {
@@ -97,6 +122,7 @@ func (w *worker) launched(ctx context.Context, l *life, inst launch.Instance) {
 		w.terminate(ctx)
 		return
 	}
+	w.noteRunning(l)
 	if l.plan.kind != kindAttach {
 		left := l.plan.cfg.StartTimeout - time.Since(l.began)
 		w.deadline(max(left, 0), func(ctx context.Context) { w.overdue(ctx, l) })
@@ -123,9 +149,19 @@ func (w *worker) target(l *life) target {
 // It asks every pace, and after ten seconds every second at most.
 func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 	t, began := w.target(l), time.Now()
+	var strange time.Time // since when somebody else has its port
 	for {
 		a, err := w.ask(ctx, t, l)
 		if ctx.Err() != nil {
+			return
+		}
+		if s, ok := errors.AsType[*strangerError](err); !ok {
+			strange = time.Time{}
+		} else if strange.IsZero() {
+			strange = time.Now()
+		} else if time.Since(strange) >= strangerLimit {
+			twin := w.twin(ctx, t, l)
+			w.post(func(ctx context.Context) { w.displaced(ctx, l, s, twin) })
 			return
 		}
 		if !w.post(func(ctx context.Context) { w.answered(ctx, l, a, err) }) || err == nil {
@@ -145,7 +181,7 @@ func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 
 func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	if err := w.stranger(l); err != nil { // it would get our key, and then the prompts
-		return answer{}, err
+		return answer{}, &strangerError{err}
 	}
 	if err := t.health(ctx); err != nil {
 		return answer{}, err
@@ -163,22 +199,15 @@ func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	default:
 		return a, fmt.Errorf("%s serves %q, not %q: another server answers there", l.spec.URL, a.models[0], l.served)
 	}
-	if l.plan.kind == kindAttach || l.adopted {
+	if l.plan.canSleep(l.spec.Argv) {
+		if a.sleeping, a.canSleep, err = t.sleeping(ctx); err != nil {
+			return a, err
+		}
+	}
+	if l.plan.kind == kindAttach || l.adopted || a.sleeping {
 		return a, nil
 	}
 	return a, t.canary(ctx, l.served, canaryLimit)
-}
-
-// stranger says who answers in place of l's server.
-func (w *worker) stranger(l *life) error {
-	if w.opts.Listens == nil || l.plan.kind == kindAttach {
-		return nil
-	}
-	var pids []int
-	for _, p := range l.inst.Tree() {
-		pids = append(pids, p.PID)
-	}
-	return w.opts.Listens(l.spec.Port, pids)
 }
 
 // answered takes the outcome of one question to a server that is not ready.
@@ -191,6 +220,10 @@ func (w *worker) answered(ctx context.Context, l *life, a answer, err error) {
 		return
 	}
 	l.problem = plain(err)
+	if errors.Is(err, syscall.ECONNREFUSED) && w.st.State == api.Starting && l.phases.up && l.plan.kind != kindAttach {
+		w.unseen(ctx, l)
+		return
+	}
 	if l.plan.kind == kindAttach && w.st.State == api.Starting && time.Since(l.began) >= attachLimit {
 		w.away(ctx, l)
 	}
@@ -221,10 +254,17 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	w.st.Phases = l.phases.list(now)
 	w.st.LastStart = w.st.Phases
 	w.enter(api.Ready)
-	if w.drained {
+	w.st.CanSleep = a.canSleep
+	switch {
+	case a.sleeping:
+		w.foundAsleep(l)
+	case w.drained:
 		w.enter(api.Draining)
 	}
-	w.st.Error, w.st.Remedy, w.st.Exit = "", "", ""
+	if !a.sleeping {
+		w.seat() // also one that was taken over, whoever has its GPU besides
+	}
+	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	if a.version != "" {
 		w.st.Version = a.version
 	}
@@ -249,16 +289,22 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 			}
 		})
 	}
-	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
+	w.noteRunning(l)
+	is := string(api.Ready)
+	if a.sleeping {
+		is = string(api.Asleep)
+	}
+	w.log.Info("worker ready", "state", is, "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:
-		w.notice("info", w.name+" taken over from an earlier engine, ready")
+		w.notice("info", w.name+" taken over from an earlier engine, "+is)
 	case l.plan.kind == kindAttach:
-		w.notice("info", w.name+" answers, ready")
+		w.notice("info", w.name+" answers, "+is)
 	default:
-		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
+		w.notice("info", fmt.Sprintf("%s %s after %v", w.name, is, took.Round(100*time.Millisecond)))
 	}
 	w.trouble.starts = 0
+	w.opts.turns.give(l)
 	w.deadline(resetAfter, func(context.Context) { w.trouble.forget() })
 
 	l.unprobe() // awaitReady has ended by itself; this frees its context

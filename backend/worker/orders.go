@@ -28,6 +28,26 @@ func (w *worker) orderStart(ctx context.Context) error {
 	return nil
 }
 
+// orderStartNow is orderStart for who knows better than the readings of the cards.
+func (w *worker) orderStartNow(ctx context.Context) error {
+	if l := w.life; w.st.State == api.Starting && w.st.Blocked != "" && l != nil {
+		if !isDone(l.open) {
+			close(l.open)
+		}
+		return nil
+	}
+	w.ungated = true
+	if w.queued {
+		w.start(ctx)
+		return nil
+	}
+	err := w.orderStart(ctx)
+	if err != nil {
+		w.ungated = false
+	}
+	return err
+}
+
 func (w *worker) orderStop(ctx context.Context) error {
 	switch w.st.State {
 	case api.Stopped:
@@ -35,7 +55,7 @@ func (w *worker) orderStop(ctx context.Context) error {
 	case api.Stopping:
 		w.again = false
 		w.life.doom = nil
-		w.st.Error, w.st.Remedy = "", ""
+		w.st.Error, w.st.Remedy, w.st.Fix = "", "", nil
 	case api.Failed:
 		w.stopped(ctx)
 	default:
@@ -71,9 +91,12 @@ func (w *worker) orderDrain(context.Context) error {
 	return nil
 }
 
-func (w *worker) orderResume(context.Context) error {
+func (w *worker) orderResume(ctx context.Context) error {
 	if w.st.State != api.Draining {
 		return refused("%s is %s: only a drained worker can be resumed", w.name, w.st.State)
+	}
+	if w.nap != nil {
+		return w.orderWake(ctx)
 	}
 	w.drained = false
 	w.enter(api.Ready)
@@ -102,6 +125,7 @@ func (w *worker) replace(ctx context.Context, p plan) error {
 	changed := p.hash != w.plan.hash
 	returned := w.leaving
 	w.plan, w.leaving = p, false
+	w.dropStale()
 	if !changed && !returned {
 		w.describe()
 		return nil

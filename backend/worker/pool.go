@@ -26,6 +26,10 @@ type Pool struct {
 	state  poolState
 	spawn  chan *worker
 	ending chan struct{}
+
+	errands chan func(context.Context) // what outlives an order, run within Run
+	rolls   rolls
+	balance balance
 }
 
 type poolState int
@@ -55,7 +59,9 @@ func newRoster(order []*worker) *roster {
 func NewPool(o Options) *Pool {
 	ownHTTP := o.HTTP == nil
 	o.fill()
-	p := &Pool{opts: o, ownHTTP: ownHTTP, spawn: make(chan *worker), ending: make(chan struct{})}
+	o.book = openBook(o.State, o.Log)
+	p := &Pool{opts: o, ownHTTP: ownHTTP, spawn: make(chan *worker), ending: make(chan struct{}), errands: make(chan func(context.Context))}
+	p.rolls.byModel = map[string]*roll{}
 	p.set.Store(newRoster(nil))
 	return p
 }
@@ -76,14 +82,22 @@ func (p *Pool) Run(ctx context.Context) error {
 		return errors.New("run workers: a pool runs once")
 	}
 	p.state = poolRunning
-	for _, w := range p.set.Load().order {
+	order := p.set.Load().order
+	for _, w := range order {
+		w.foresee() // before any of them starts
+	}
+	for _, w := range order {
 		begin(w)
 	}
 	p.mu.Unlock()
+	p.tellOldRolls()
 	for {
 		select {
 		case w := <-p.spawn:
 			begin(w)
+			continue
+		case f := <-p.errands:
+			wg.Go(func() { f(ctx) })
 			continue
 		case <-ctx.Done():
 		}

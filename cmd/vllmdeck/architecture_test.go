@@ -30,6 +30,8 @@ var mayImport = map[string][]string{
 	"backend/quotes":               {},
 	"backend/gateway":              {"backend/route", "backend/quotes"},
 	"backend/keys":                 {},
+	"backend/capture":              {},
+	"backend/modelcache":           {},
 	"backend/ledger":               {"backend/cost"},
 	"backend/provider":             {"backend/cost", "backend/quotes"},
 	"backend/launch":               {"config"},
@@ -43,7 +45,7 @@ var mayImport = map[string][]string{
 
 // testPackages hold suites that tests of several packages run; nothing of the product imports
 // them.
-var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/provider/providertest", "backend/sim/simtest"}
+var testPackages = []string{"backend/api/apitest", "backend/launch/launchtest", "backend/ledger/ledgertest", "backend/modelcache/hubtest", "backend/provider/providertest", "backend/sim/simtest"}
 
 func TestImportDirections(t *testing.T) {
 	type pkg struct {

@@ -20,9 +20,9 @@ func logsCmd(g *globals) *cobra.Command {
 	var level string
 	var count int
 	cmd := &cobra.Command{
-		Use:     "logs WORKER|engine",
-		Short:   "Show the log of a worker or of the engine",
-		Example: "vllmdeck logs w0 -f\nvllmdeck logs engine --level warning",
+		Use:     "logs WORKER|engine|crash/ID",
+		Short:   "Show the log of a worker, of the engine, or of a crash",
+		Example: "vllmdeck logs w0 -f\nvllmdeck logs engine --level warning\nvllmdeck worker crashes; vllmdeck logs crash/20261124-031500.123456-w0",
 		Args:    cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			names, d := g.completeWorkers(cmd, args, prefix)

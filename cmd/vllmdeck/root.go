@@ -39,8 +39,8 @@ Without a terminal it serves in the foreground instead, or prints the status.`,
 	root.PersistentFlags().StringVar(&g.engine, "engine", "", "unix:PATH or ssh://HOST (default: your running one)")
 	f.register(root)
 	root.AddCommand(
-		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), logsCmd(g), promptCmd(g),
-		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
+		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), gpusCmd(g), logsCmd(g), promptCmd(g),
+		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), modelsCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
 	)
 	return root
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 )
 
 // TestScripts runs every command as a user would type it. Each script has folders of its own,
@@ -93,10 +94,10 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 }
 
 // cmdAwait waits for what will be: "await engine", "await w0 ready", "await w0 gone",
-// "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
+// "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await captured KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | file PATH REGEXP")
+		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP | dead PID")
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -119,6 +120,12 @@ func awaited(ts *testscript.TestScript, args []string) error {
 		}
 		return err
 	}
+	if args[0] == "dead" {
+		if pid, err := strconv.Atoi(args[1]); err != nil || processBirth(pid) != "" {
+			return errors.New("it runs, or is no pid")
+		}
+		return nil
+	}
 	s, err := engineOf(ts)
 	if err != nil || args[0] == "engine" {
 		return err
@@ -129,6 +136,13 @@ func awaited(ts *testscript.TestScript, args []string) error {
 		}
 		return nil
 	}
+	if args[0] == "captured" {
+		list, err := capture.Read(context.Background(), s.Engine.State, args[1], 1000)
+		if err == nil && strconv.Itoa(len(list)) != args[2] {
+			err = fmt.Errorf("%d are kept", len(list))
+		}
+		return err
+	}
 	if args[0] == "used" {
 		for _, k := range s.Keys {
 			if k.Name == args[1] && strconv.FormatInt(k.Use.Requests, 10) == args[2] {
@@ -136,6 +150,20 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			}
 		}
 		return fmt.Errorf("keys are %+v", s.Keys)
+	}
+	if args[0] == "roll" {
+		for _, r := range s.Rolls {
+			if r.State != args[1] {
+				return fmt.Errorf("rolls are %+v", s.Rolls)
+			}
+		}
+		return nil
+	}
+	if args[0] == "crashes" {
+		if got := len(s.Crashes); strconv.Itoa(got) != args[1] {
+			return fmt.Errorf("%d crashes", got)
+		}
+		return nil
 	}
 	w, ok := findWorker(s, args[0])
 	switch {

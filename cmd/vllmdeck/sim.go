@@ -33,6 +33,7 @@ func simCmd() *cobra.Command {
 			}
 			p.Engine = []string{self, "sim", "engine-core"}
 			p.Log, p.Err = os.Stdout, os.Stderr
+			p.DevMode = os.Getenv("VLLM_SERVER_DEV_MODE") == "1"
 			// vLLM's log ends with its own last line, which a diagnosis reads: nothing may be
 			// printed after it.
 			os.Exit(p.Run(cmd.Context()))
@@ -53,6 +54,7 @@ func simCmd() *cobra.Command {
 	f.IntVar(&p.MaxLen, "max-model-len", 8192, "context length in tokens")
 	f.IntVar(&p.MaxQueued, "max-num-queued-reqs", 0, "running and waiting requests before HTTP 503; 0: no limit")
 	f.DurationVar(&p.ShutdownTimeout, "shutdown-timeout", 0, "how long SIGTERM lets running requests finish; 0 aborts them")
+	f.Bool("enable-sleep-mode", false, "taken as vLLM takes it; VLLM_SERVER_DEV_MODE=1 gives the routes")
 	f.StringArrayVar(&faults, "fault", nil, "NAME[:ARG], see above; may be repeated")
 	cmd.AddCommand(&cobra.Command{
 		Use:    "engine-core",

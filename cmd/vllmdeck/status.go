@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -157,11 +158,15 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 		switch {
 		case w.Stalled:
 			state = "stalled"
-		case w.State == api.Starting && w.Phase != "":
+		case w.Blocked != "":
+			state += ": waits"
+		case w.Phase != "" && w.State != api.Stopping:
 			state += ": " + w.Phase
 			if w.Progress != nil {
 				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
 			}
+		case w.Level != 0:
+			state += fmt.Sprintf(" (level %d)", w.Level)
 		}
 		if w.Simulated {
 			state += " (SIMULATED)"
@@ -175,13 +180,37 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 	}
 	_ = tw.Flush()
 	for _, w := range s.Workers {
+		if w.Blocked != "" {
+			fmt.Fprintf(b, "\n%s waits: %s\n", safe(w.Name), safe(w.Blocked))
+		}
 		if w.Error != "" {
 			fmt.Fprintf(b, "\n%s: %s\n", safe(w.Name), safe(w.Error))
 			if w.Remedy != "" {
 				fmt.Fprintf(b, "  %s\n", safe(w.Remedy))
 			}
+			if f := w.Fix; f != nil {
+				fmt.Fprintf(b, "  vllmdeck worker fix %s: %s\n", safe(w.Name), safe(strings.Join(slices.Concat(f.Set, prefixed("without ", f.Unset), prefixed("env ", f.Env)), ", ")))
+			}
 		}
 	}
+	for _, a := range s.Advice {
+		who := a.Worker
+		if who == "" {
+			who = a.Model
+		}
+		fmt.Fprintf(b, "\n%s could do better: %s\n  %s\n", safe(who), safe(a.Text), safe(a.Remedy))
+		if f := a.Fix; f != nil {
+			fmt.Fprintf(b, "  vllmdeck worker fix %s %s\n", safe(who), safe(strings.Join(slices.Concat(prefixed("--set ", f.Set), prefixed("--unset ", f.Unset), prefixed("--env ", f.Env)), " ")))
+		}
+	}
+}
+
+func prefixed(with string, words []string) []string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = with + w
+	}
+	return out
 }
 
 const watchHeader = "TIME      READY  IN-FLIGHT  QUEUED  REQ/S  TOK/S  TTFT-P95  FAILED  NET"

@@ -123,7 +123,7 @@ func confirm(cmd *cobra.Command, plan string, yes bool) error {
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was stopped")
+	return errors.New("nothing was done")
 }
 
 // engineGone gives a func that waits until an engine has ended, however long its workers take:

@@ -18,7 +18,7 @@ import (
 func workerCmd(g *globals) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "worker",
-		Short: "List, start, stop, restart and drain workers",
+		Short: "List, start, stop, restart, drain and mend workers, let them sleep",
 	})
 	cmd.AddCommand(
 		workerListCmd(g),
@@ -27,6 +27,15 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
 		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
+		workerSleepCmd(g),
+		workerOrderCmd(g, "wake", "Wake a worker that sleeps, in its turn", api.WorkerWake, api.Ready),
+		workerCrashesCmd(g),
+		workerFixCmd(g),
+		workerUnfixCmd(g),
+		workerRollCmd(g),
+		workerUnrollCmd(g),
+		workerStraysCmd(g),
+		workerEndStrayCmd(g),
 	)
 	return cmd
 }
@@ -60,6 +69,7 @@ func workerListCmd(g *globals) *cobra.Command {
 
 func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.State) *cobra.Command {
 	var wait time.Duration
+	var noGate bool
 	cmd := &cobra.Command{
 		Use:               name + " WORKER…",
 		Short:             short,
@@ -76,10 +86,32 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 					return unknownWorker(s, w)
 				}
 			}
-			return orderWorkers(cmd, c, s, args, verb, want, wait)
+			order := api.Action{Verb: verb}
+			if noGate {
+				order.Args = map[string]string{"gate": "off"}
+			}
+			if f := cmd.Flags().Lookup("level"); f != nil && f.Changed {
+				order.Args = map[string]string{"level": f.Value.String()}
+			}
+			return orderEach(cmd, c, s, args, order, want, wait)
 		},
 	}
+	if verb == api.WorkerStart {
+		cmd.Flags().BoolVar(&noGate, "no-gate", false, "do not wait for other starts on its GPUs, nor for their memory")
+	}
 	cmd.Flags().DurationVar(&wait, "wait", orderLimit, "how long to wait for it; 0: not at all")
+	return cmd
+}
+
+// workerSleepCmd is workerOrderCmd with a level.
+func workerSleepCmd(g *globals) *cobra.Command {
+	cmd := workerOrderCmd(g, "sleep", "Take a worker's weights off the GPU; a request for its model wakes it", api.WorkerSleep, api.Asleep)
+	cmd.Long = `Unroute a worker, let its requests end, and take its weights off the GPU; its process stays. A request
+for its model, or "vllmdeck worker wake", brings them back in seconds.
+
+It needs sleep: of the worker in the config. Level 1 keeps the weights in host memory, level 2 reads
+them from disk again.`
+	cmd.Flags().Int("level", 0, "1 or 2 (default: that of the config)")
 	return cmd
 }
 
@@ -88,8 +120,14 @@ const orderLimit = 30 * time.Minute
 
 // orderWorkers gives one order to each worker and then waits for all of them. s was seen before.
 func orderWorkers(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, verb api.Verb, want api.State, limit time.Duration) error {
+	return orderEach(cmd, c, s, names, api.Action{Verb: verb}, want, limit)
+}
+
+// orderEach is orderWorkers for an order with arguments; its target is filled in.
+func orderEach(cmd *cobra.Command, c *api.Client, s *api.Snapshot, names []string, order api.Action, want api.State, limit time.Duration) error {
 	for _, name := range names {
-		err := c.Do(cmd.Context(), api.Action{Verb: verb, Target: name})
+		order.Target = name
+		err := c.Do(cmd.Context(), order)
 		if w, _ := findWorker(s, name); errors.Is(err, api.ErrRefused) && w.State == want {
 			return &exitError{code: exitRunning, err: err} // it is that already
 		}
@@ -130,6 +168,8 @@ func waitWorker(cmd *cobra.Command, c api.Source, s *api.Snapshot, name string, 
 			}
 			line := string(w.State)
 			switch {
+			case w.Blocked != "":
+				line += ", waits: " + w.Blocked
 			case w.Phase != "":
 				line += ": " + w.Phase
 			case w.InFlight > 0 && w.State == api.Draining:

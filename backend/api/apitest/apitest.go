@@ -64,7 +64,7 @@ func Source(t *testing.T, src api.Source, worker string) {
 	})
 
 	t.Run("log lines have rising cursors", func(t *testing.T) {
-		for _, name := range []string{"engine", worker} {
+		for _, name := range []string{"engine", worker, "crashes"} {
 			lines, err := src.Log(ctx, name, 0)
 			if err != nil {
 				t.Fatalf("Log(%q): %v", name, err)
@@ -95,9 +95,18 @@ func Source(t *testing.T, src api.Source, worker string) {
 		if _, err := src.Log(ctx, "prompt/no-such", 0); !errors.Is(err, api.ErrUnknown) {
 			t.Errorf("Log of an unknown prompt = %v, want ErrUnknown", err)
 		}
+		for _, name := range []string{"crash/no-such", "crash/../w0", "crash/20260102-030405.000006-no-such"} {
+			if _, err := src.Log(ctx, name, 0); !errors.Is(err, api.ErrUnknown) {
+				t.Errorf("Log(%q) = %v, want ErrUnknown", name, err)
+			}
+		}
 		for _, a := range []api.Action{
 			{Verb: "no.such"},
 			{Verb: api.WorkerStop, Target: "no-such-worker"},
+			{Verb: api.WorkerFix, Target: "no-such-worker", Args: map[string]string{"set": "--seed=1"}},
+			{Verb: api.WorkerUnfix, Target: "no-such-worker"},
+			{Verb: api.ModelRoll, Target: "no-such-model"},
+			{Verb: api.ModelUnroll, Target: "no-such-model"},
 			{Verb: api.PromptCancel, Target: "no-such"},
 			{Verb: api.PromptSend, ID: "contract-1", Target: "no-such-model", Text: "hello"},
 		} {
@@ -120,6 +129,15 @@ func Source(t *testing.T, src api.Source, worker string) {
 		}
 		if err := src.Do(ctx, api.Action{Verb: api.WorkerResume, Target: worker}); !errors.Is(err, api.ErrRefused) {
 			t.Errorf("resuming a worker that is not drained = %v, want ErrRefused", err)
+		}
+		for _, a := range []api.Action{
+			{Verb: api.WorkerFix, Target: worker, Args: map[string]string{"set": "--port=1"}},
+			{Verb: api.WorkerUnfix, Target: worker},
+			{Verb: api.ModelUnroll, Target: s.Models[0].Name},
+		} {
+			if err := src.Do(ctx, a); !errors.Is(err, api.ErrRefused) {
+				t.Errorf("Do(%+v) = %v, want ErrRefused", a, err)
+			}
 		}
 		if _, err := src.Spend(ctx, api.Query{By: []string{"password"}}); err == nil {
 			t.Error("Spend by an unknown column gives no error")

@@ -321,7 +321,7 @@ func (s Suite) shimAsked(t *testing.T) {
 
 func (s Suite) startGivenUp(t *testing.T) {
 	sp := spec(t, "family")
-	sp.Name = "givenup"
+	sp.Name = fmt.Sprintf("givenup%d", os.Getpid()) // no other run's
 	for wait := time.Duration(0); wait < 40*time.Millisecond; wait += 4 * time.Millisecond {
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		i, err := s.New().Launch(ctx, sp)
@@ -332,7 +332,7 @@ func (s Suite) startGivenUp(t *testing.T) {
 			}
 		}
 		for _, b := range environments(t) {
-			if strings.Contains(b, "=givenup/") {
+			if strings.Contains(b, "="+sp.Name+"/") {
 				t.Errorf("given up after %v: a process is left: %.200q", wait, b)
 			}
 		}

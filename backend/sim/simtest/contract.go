@@ -44,6 +44,7 @@ func Contract(t *testing.T, target Target) {
 		{"prefix cache", prefixCache},
 		{"continuation", continuation},
 		{"disconnect", disconnect},
+		{"sleep mode", sleepMode},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, target) })
 	}
