@@ -14,6 +14,7 @@ var experiments = []experiment{
 	{"R1", "kill -9 one of two workers, 50 streams and 50 plain clients, 20 kills", r01},
 	{"R2", "kill -9 only the API server of a worker whose engine keeps the GPU, 50 times", r02},
 	{"R3", "kill -9 the engine under 500 requests a second, 25 times", r03},
+	{"R4", "consoles that die in every way under load, and a storm of sizes", r04},
 	{"R5", "workers that hang before the first token, mid-stream, and behind a /health that answers", r05},
 	{"R6", "answers broken in six ways on four routes, with one worker and with two", r06},
 	{"R7", "1,000 clients hang up at random moments, on four routes", r07},
