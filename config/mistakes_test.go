@@ -58,6 +58,7 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"listen host alone":       {tiny + "listen: 127.0.0.1\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen port":             {tiny + "listen: 127.0.0.1:70000\n", 3, 9, "listen", "0 to 65535", ""},
 		"exposed without keys":    {tiny + "listen: 0.0.0.0:8090\n", 3, 9, "listen", "without keys", "keys:"},
+		"capture for ever":        {tiny + "capture: {keep: 0s}\n", 3, 17, "capture.keep", "more than 0", ""},
 		"keep alive":              {tiny + "gateway: {keep_alive: 10ms}\n", 3, 23, "gateway.keep_alive", "no silence", "15s"},
 		"ttft target":             {tiny + "gateway: {ttft_target: -1s}\n", 3, 24, "gateway.ttft_target", "negative", ""},
 		"all hosts without keys":  {tiny + "listen: \":8090\"\n", 3, 9, "listen", "without keys", "keys:"},

@@ -32,6 +32,7 @@ type call struct {
 	body   *buf
 	room   int64 // claimed of Gateway.bodies
 	weight int64 // of room, what Gateway.pressure knows of
+	kept   int64 // bytes of the tap's text that are counted in Gateway.texts
 	tap    tap
 	lease  Lease
 	at     string // the upstream that the lease is for
@@ -67,6 +68,8 @@ type call struct {
 	wantsCost bool // cost_info was asked for (streams), or not refused (whole answers)
 	priced    bool
 	done      bool // the lease is given back
+
+	watched bool // hangUp is called when its context ends
 
 	seats *[]route.Candidate // memory of cands, from the pool
 }
@@ -108,8 +111,15 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
-	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
-		c.out.cork = corkedOf(conn)
+	c.out.until = &c.out.own
+	if lane, ok := w.(*laneReply); ok {
+		c.out.cork, c.out.until = lane, &lane.c.writeBy
+		c.watched = true
+		lane.c.call.Store(c)
+	} else if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		if k := corkedOf(conn); k != nil {
+			c.out.cork = k
+		}
 		if r.ProtoMinor == 0 {
 			c.out.conn = conn
 		}
@@ -228,7 +238,7 @@ func (c *call) again(f *fault) bool {
 			return false
 		}
 	}
-	if left := c.until.Sub(time.Now()); left < max(leastTime, c.turns.pace.prefill()) {
+	if left := time.Until(c.until); left < max(leastTime, c.turns.pace.prefill()) {
 		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
@@ -254,8 +264,8 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.tap.again()
 	} else {
 		resume := c.resumes()
-		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
-		if resume {
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.who.capture || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume || c.who.capture {
 			c.tap.limit = maxResume
 		}
 		c.tokens.Store(0)
@@ -292,7 +302,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at, f.paid = c.at, c.paid
+	f.at, f.paid, f.msg = c.at, c.paid, c.clean(f.msg)
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost
@@ -367,7 +377,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	defer func() {
 		// First off the wire: a connection that is kept is another request's from then on.
 		taken := c.offWire()
-		rep.close(whole && !taken)
+		rep.close(whole && !taken && ctx.Err() == nil)
 	}()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
 		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil
