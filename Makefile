@@ -33,7 +33,7 @@ race: ## the same with the race detector (needs gcc)
 
 test-vllm: build ## end to end against a real vLLM on CPU (sets it up if needed)
 	bin/vllmdeck setup cpu --tiny --no-config $(if $(SYSTEM_PACKAGES),--system-packages)
-	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 20m -v ./cmd/vllmdeck -run '^TestRealVLLM'
+	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 30m -v ./cmd/vllmdeck -run '^TestRealVLLM'
 
 CLIENTS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/clients
 

@@ -1,8 +1,10 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -74,6 +76,14 @@ func (b *Backend) Do(ctx context.Context, a api.Action) error {
 		return b.pool.Drain(a.Target)
 	case api.WorkerResume:
 		return b.pool.Resume(a.Target)
+	case api.WorkerSleep:
+		level, err := strconv.Atoi(cmp.Or(a.Args["level"], "0"))
+		if err != nil {
+			return fmt.Errorf("%w: level=%q: want 1 or 2", api.ErrRefused, a.Args["level"])
+		}
+		return b.pool.Sleep(a.Target, level)
+	case api.WorkerWake:
+		return b.pool.WakeUp(a.Target)
 	case api.WorkerFix:
 		return b.pool.Fix(a.Target, argLines(a, "set"), argLines(a, "unset"), argLines(a, "env"))
 	case api.WorkerUnfix:

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
@@ -66,6 +67,7 @@ type Backend struct {
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
 	keys      *keys.Store
+	captures  *capture.Store
 	estimates estimates
 	recorder  *metrics.Recorder
 	exporter  *metrics.Exporter
@@ -73,12 +75,14 @@ type Backend struct {
 	machine   *machine
 	host      *metrics.HostReader
 	scrapes   *http.Client
-	answers   *quality.Distribution
-	ratings   *quality.Queue
-	recent    recent
-	notices   noticeBoard
-	tester    *tester
-	cache     *modelcache.Cache
+
+	metricNames metricNames
+	answers     *quality.Distribution
+	ratings     *quality.Queue
+	recent      recent
+	notices     noticeBoard
+	tester      *tester
+	cache       *modelcache.Cache
 
 	reloading sync.Mutex
 	life      context.Context //nolint:containedctx // the prompt tests that an order starts outlive the order, not the engine
@@ -109,12 +113,14 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	for _, text := range l.Found().Notices {
 		b.notice(api.Notice{Level: "warning", Text: text})
 	}
+	b.captures = capture.New(o.Config.State, b.log)
 	b.recorder = metrics.NewRecorder(b.started)
 	b.exporter = metrics.NewExporter(o.Version)
 	b.gpus = metrics.NewGPUs(b.log)
 	b.gpus.Xid = func(card string, x api.Xid, serious bool) { b.notice(toldXid(card, x, serious)) }
 	b.host = &metrics.HostReader{}
 	b.scrapes = newScrapeClient()
+	b.metricNames.notice = b.notice
 	b.answers = quality.NewDistribution(b.started, o.Config.Health.Target)
 	b.ratings = quality.NewQueue(1, b.answers)
 
@@ -131,8 +137,9 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		Launchers: map[string]launch.Launcher{"vllm": local, "sim": local, "attach": launch.Attach{}},
 		Self:      o.Self, State: o.Config.State, Lease: o.Lease, Cleanup: cleanup, Log: b.log, Notice: b.notices.add, // the pool logs for itself
 		Scraper: b.newScraper, Check: launch.Check, Port: launch.FreePort, Listens: launch.Listens, Redact: launch.Redact,
-		GPUs: func() ([]api.GPU, bool) { return b.machine.cards(), b.gpus.Settled() },
-		Hung: func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
+		GPUs:    func() ([]api.GPU, bool) { return b.machine.cards(), b.gpus.Settled() },
+		Hung:    func(name string) { b.gateway.Evict(name) }, // set below, before a worker can hang
+		Waiting: func(model string) bool { return b.gateway.Waiting(model) },
 	})
 	b.providers = &providers{ledger: l}
 	b.upstreams = newUpstreams(b.pool, b.providers)
@@ -161,8 +168,21 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
+		Captured: b.capture,
 		Estimate: b.estimate,
+		Repeated: b.pool.Repeat,
+		Wanted:   b.pool.Wanted,
 	}
+}
+
+// capture keeps the texts of a request whose key is to have them kept.
+func (b *Backend) capture(r *api.Request, prompt, answer string, more bool) {
+	e := capture.Entry{
+		ID: r.ID, Client: r.Client, Started: r.Started, Key: r.Key, Route: r.Route, Model: r.Model, Outcome: r.Outcome,
+		Prompt: capture.Head(prompt), Answer: capture.Head(answer),
+	}
+	e.Cut = more || len(e.Prompt) < len(prompt) || len(e.Answer) < len(answer)
+	b.captures.Offer(e)
 }
 
 // rate has an answer's health rated off the hot path.
@@ -205,6 +225,7 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	b.cache.Need(CacheNeeds(c))
 	b.pricing.Store(p)
 	b.config.Store(c)
+	b.captures.Limit(c.Capture.Keep, int64(c.Capture.Size))
 	b.gateway.Keys.Simulated(c.Simulated())
 	b.gateway.Keys.Set(list)
 	return nil
@@ -320,6 +341,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return b.ratings.Run(gctx) })
+	g.Go(func() error { return b.captures.Run(gctx) })
 	g.Go(func() error { return b.publish(gctx) })
 	g.Go(func() error { return b.keepTime(gctx) })
 	g.Go(func() error { return b.countMoney(gctx) })

@@ -11,20 +11,25 @@ import (
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
-	"github.com/vllmdeck/vllmdeck/metrics"
 )
 
 const (
 	censusEvery = 5 * time.Second
-	maxStrays   = 64
-	// maxHolders bounds the processes of all cards in a snapshot.
-	maxHolders = 128
+	maxStrays   = 24
+	maxHolders  = 48 // processes of all cards in a snapshot, but four of each card
+	maxXids     = 16 // errors of all cards in a snapshot, but the newest of each card
 )
+
+// cardReader is metrics.GPUs.
+type cardReader interface {
+	Latest() []api.GPU
+	Settled() bool
+}
 
 // machine is what is known of the processes of the host: who is on its cards, and who is left over.
 type machine struct {
 	local *launch.Local
-	gpus  *metrics.GPUs
+	gpus  cardReader
 
 	mu     sync.Mutex
 	owners map[int]launch.Owner // of processes on the cards, by pid
@@ -120,8 +125,11 @@ func (m *machine) cards() []api.GPU {
 	cards := m.gpus.Latest()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	room := maxHolders
+	room, errs := maxHolders, maxXids
 	for i := range cards {
+		xids := cards[i].Xids
+		cards[i].Xids = xids[:min(len(xids), max(errs, 1))]
+		errs -= len(cards[i].Xids)
 		ps := cards[i].Processes
 		ps = ps[:min(len(ps), max(room, 4))]
 		room -= len(ps)
@@ -131,7 +139,7 @@ func (m *machine) cards() []api.GPU {
 				p.User, p.Worker, p.Stray, p.Preload = o.User, o.Worker, o.Stray, o.Preload
 				p.Name = programName(p.Name, o)
 			}
-			p.Name = shorten(p.Name, 64)
+			p.Name = shorten(p.Name, 48)
 		}
 		cards[i].Processes = ps
 	}
@@ -222,4 +230,16 @@ func toldXid(card string, x api.Xid, serious bool) api.Notice {
 		n.Text += fmt.Sprintf(" (pid %d)", x.PID)
 	}
 	return n
+}
+
+// machineSize is about how many bytes of JSON the cards and strays take.
+func machineSize(cards []api.GPU, strays []api.Stray) int {
+	size := 150 * len(strays)
+	for i := range cards {
+		size += 500 + 150*len(cards[i].Xids)
+		for j := range cards[i].Processes {
+			size += 110 + len(cards[i].Processes[j].Name)
+		}
+	}
+	return size
 }

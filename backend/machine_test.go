@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,9 +60,9 @@ func TestStraysAreListedByWhatTheyHold(t *testing.T) {
 func TestAnOrderToEndWhatIsNoStrayIsRefused(t *testing.T) {
 	r := newRig(t, 1)
 	for what, a := range map[string]api.Action{
-		"this process":       {Target: fmt.Sprint(os.Getpid()), Args: map[string]string{"started": time.Now().Format(time.RFC3339Nano)}},
+		"this process":       {Target: strconv.Itoa(os.Getpid()), Args: map[string]string{"started": time.Now().Format(time.RFC3339Nano)}},
 		"what is no pid":     {Target: "w0", Args: map[string]string{"started": time.Now().Format(time.RFC3339Nano)}},
-		"one without start":  {Target: fmt.Sprint(os.Getpid())},
+		"one without start":  {Target: strconv.Itoa(os.Getpid())},
 		"an order of a gate": {},
 	} {
 		a.Verb = api.StrayEnd

@@ -104,7 +104,7 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 	if priced {
 		out.Prices, out.PriceDate, out.PriceSource = &base.Prices, base.Date, base.Source
 	}
-	out.HourRate = hourRate(s.Workers)
+	out.HourRate = hourRate(s.Workers, p.shares)
 	if w := s.Windows; len(w) > 0 {
 		minute := lastMinute(&w[0])
 		out.OutputRate = new(minute.output * 3600)
@@ -144,11 +144,12 @@ func (m *money) show(s *api.Snapshot, p *pricing) api.Money {
 }
 
 // hourRate is what the workers that run cost per hour; nil where one of them has no rate.
-func hourRate(workers []api.Worker) *api.Nanos {
+func hourRate(workers []api.Worker, shares map[string][]string) *api.Nanos {
 	var sum api.Nanos
 	running := false
-	for _, w := range workers {
-		if !runs(w) {
+	for i := range workers {
+		w := &workers[i]
+		if ok, _ := pays(workers, w, shares); !ok {
 			continue
 		}
 		if w.HourCost == nil {

@@ -16,6 +16,7 @@ type pricing struct {
 	table     *cost.Table
 	perToken  *api.Prices           // flat rates in place of hours
 	hours     map[string]*api.Nanos // worker: what an hour of it costs; nil: not known
+	shares    map[string][]string   // worker: what it shares with others that sleep
 	baselines map[string]string     // model: reference of the price table
 	baseline  string                // the default one
 	hostile   string                // "" finds it by model
@@ -26,7 +27,7 @@ type pricing struct {
 func newPricing(table *cost.Table, c *config.Config) *pricing {
 	p := &pricing{
 		table: table, hours: map[string]*api.Nanos{}, baselines: map[string]string{},
-		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: rateLabel(c), missing: []string{},
+		baseline: c.Cost.Baseline, hostile: c.Cost.Hostile, label: rateLabel(c), missing: []string{}, shares: sharesOf(c),
 	}
 	if t := c.Cost.PerToken; t != nil {
 		prices := cost.PerToken{Input: t.Input, Cached: t.Cached, Output: t.Output}.Prices()
@@ -106,9 +107,17 @@ func rateLabel(c *config.Config) string {
 		return fmt.Sprintf("flat $%s in / $%s out per M tokens, an assumption", t.Input, t.Output)
 	}
 	gpus, hosts, own := 0, 0, 0
+	seen := map[string]bool{} // what takes turns is there once
+	shares := sharesOf(c)
 	for i := range c.Workers {
 		w := &c.Workers[i]
+		fresh := len(shares[w.Name]) == 0
+		for _, key := range shares[w.Name] {
+			fresh = fresh || !seen[key]
+			seen[key] = true
+		}
 		switch n, known := w.GPUs(); {
+		case !fresh:
 		case w.Hour != nil:
 			own++
 		case known && n > 0:

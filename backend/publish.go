@@ -59,6 +59,7 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		GPUs:      append([]api.GPU{}, b.machine.cards()...),
 		Host:      b.host.Read(),
 		Rolls:     b.pool.Rolls(),
+		Advice:    b.pool.Advice(now),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
 		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
@@ -86,7 +87,8 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 	}
 	keys, size := trimKeys(b.gateway.Keys.Keys(now))
 	crashes, more := trimCrashes(b.pool.Crashes())
-	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-more)
+	size += more + trimFixes(s.Workers, s.Advice) + machineSize(s.GPUs, s.Strays)
+	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-trimCache(s.Cache, requestsRoom-size))
 	return s
 }
 

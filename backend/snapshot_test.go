@@ -1,11 +1,13 @@
 package backend
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +27,22 @@ func TestSnapshotSize(t *testing.T) {
 	b.WriteString("workers:\n")
 	for i := range 16 {
 		fmt.Fprintf(&b, "  - {name: worker-number-%d, model: some/quite-long-model-name-70b-instruct, attach: \"http://127.0.0.1:%d\", gpus: 1}\n", i, 20000+i)
+	}
+	hub := t.TempDir()
+	t.Setenv("HF_HUB_CACHE", hub)
+	for i := range 110 {
+		snap := filepath.Join(hub, fmt.Sprintf("models--some--quite-long-model-name-70b-instruct-%d", i), "snapshots", strings.Repeat("a", 40))
+		var index []string
+		for j := range 9 {
+			index = append(index, fmt.Sprintf(`"t%d":"model-%05d-of-00009.safetensors"`, j, j))
+		}
+		err := os.MkdirAll(snap, 0o700)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(snap, "model.safetensors.index.json"), []byte(`{"weight_map":{`+strings.Join(index, ",")+`}}`), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	e := idleEngine(t, b.String())
 	now := time.Now()
@@ -55,8 +73,10 @@ func TestSnapshotSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 50 {
-		text, err := json.Marshal(api.Crash{Worker: "worker-number-11", Model: "some/quite-long-model-name-70b-instruct", Time: now, Up: 123456789, Exit: "signal: killed",
-			Phase: api.PhaseWeights, Cause: long[:600], Remedy: long[:600], Version: "0.32.0", Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40))})
+		text, err := json.Marshal(api.Crash{
+			Worker: "worker-number-11", Model: "some/quite-long-model-name-70b-instruct", Time: now, Up: 123456789, Exit: "signal: killed",
+			Phase: api.PhaseWeights, Cause: long[:600], Remedy: long[:600], Version: "0.32.0", Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 40)),
+		})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(book, fmt.Sprintf("20261124-2145%02d.345678-worker-number-11.json", i)), text, 0o600)
 		}
@@ -79,7 +99,38 @@ func TestSnapshotSize(t *testing.T) {
 		keys = append(keys, k)
 	}
 	e.gateway.Keys.Set(keys)
+	for i := range 100 {
+		e.machine.strays = append(e.machine.strays, launch.Stray{PID: 4000000 + i, Name: "VLLM::EngineCor", Worker: "worker-number-11/0123456789abcdef", Started: now, RSS: 123456789012})
+	}
+	var cards board
+	for i := range 8 {
+		g := api.GPU{
+			Index: strconv.Itoa(i), UUID: "GPU-a008e90f-259e-df57-7988-63b6831fff68", Name: "NVIDIA GeForce RTX 4080 SUPER", Utilisation: new(0.123456), MemoryUsed: new(int64(12345678901)),
+			MemoryTotal: new(int64(12345678901)), Temperature: new(81.5), Power: new(123.45), PowerLimit: new(123.45), Clock: new(1905.0), Energy: new(123456.123456789),
+			ECC: new(int64(12345)), Throttle: []string{"power cap", "thermal", "thermal (hardware)"},
+		}
+		for range 8 {
+			g.Xids = append(g.Xids, api.Xid{Time: now, Code: 63, Text: "a memory row was remapped or a page retired: a GPU reset completes it", PID: 4000000})
+		}
+		for range 32 {
+			g.Processes = append(g.Processes, api.GPUProcess{PID: 4000000, Name: long[:64], User: "somebody-of-a-team", Memory: new(int64(12345678901)), Worker: "worker-number-11"})
+		}
+		cards = append(cards, g)
+	}
+	e.machine.gpus = cards
+	e.machine.owners = map[int]launch.Owner{4000000: {Name: "VLLM::EngineCor", User: "somebody-of-a-team", Worker: "worker-number-11"}}
+	looking, stop := context.WithCancel(t.Context())
+	looked := make(chan error, 1)
+	go func() { looked <- e.cache.Run(looking) }()
+	until(t, "the cache is read", func() bool { return e.cache.Latest() != nil })
+	stop()
+	if err := <-looked; err != nil {
+		t.Fatal(err)
+	}
 	s := e.build(now)
+	if s.Cache == nil || len(s.Cache.Models) < 12 {
+		t.Errorf("of the cache is left %+v, want 12 models at least", s.Cache)
+	}
 	noise := func(n int) api.Series {
 		out := make(api.Series, n)
 		for i := range out {
@@ -114,8 +165,8 @@ func TestSnapshotSize(t *testing.T) {
 	if len(s.Keys) < 20 || len(s.Keys) > 100 {
 		t.Errorf("it has %d of 300 keys, want some", len(s.Keys))
 	}
-	if len(s.Requests) < 32 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
-		t.Errorf("it has %d requests, %d notices and %d windows, want at least 32 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
+	if len(s.Requests) < 16 || len(s.Notices) != maxNotices || len(s.Windows) == 0 {
+		t.Errorf("it has %d requests, %d notices and %d windows, want at least 16 and all of the others", len(s.Requests), len(s.Notices), len(s.Windows))
 	}
 	if got := s.Requests[0].Error; len(got) < 490 || strings.Contains(got, "\ufffd") {
 		t.Errorf("the newest error is cut to %d bytes, or within a character: %q", len(got), got)
@@ -124,6 +175,19 @@ func TestSnapshotSize(t *testing.T) {
 		t.Error("the request that is kept was cut too")
 	}
 }
+
+// board is cards that always say the same.
+type board []api.GPU
+
+func (b board) Latest() []api.GPU {
+	out := slices.Clone(b)
+	for i := range out {
+		out[i].Processes = slices.Clone(b[i].Processes)
+	}
+	return out
+}
+
+func (b board) Settled() bool { return true }
 
 // sizes says how many bytes each part of a JSON object takes.
 func sizes(t *testing.T, text []byte) string {
@@ -136,6 +200,30 @@ func sizes(t *testing.T, text []byte) string {
 		fmt.Fprintf(&out, " %s %d", name, len(part))
 	}
 	return out.String()
+}
+
+func TestCommandLinesOfFixesHaveABound(t *testing.T) {
+	long := api.Fix{Set: []string{"--max-model-len=1"}, Command: strings.Fields(strings.Repeat("--some-flag=with-a-value ", 100)), Why: "it does not fit"}
+	workers := make([]api.Worker, 16)
+	for i := range workers {
+		workers[i].Fix = &long
+	}
+	advice := []api.Advice{{Rule: "x", Text: "t", Remedy: "r", Fix: &long}}
+	size := trimFixes(workers, advice)
+	text, err := json.Marshal([]any{workers, advice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal([]any{make([]api.Worker, 16), []any{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := len(text) - len(plain); size > fixesRoom+8<<10 || took > size*11/10 {
+		t.Errorf("estimated %d bytes, took %d, want at most %d and a true estimate", size, took, fixesRoom+8<<10)
+	}
+	if workers[0].Fix.Command == nil || workers[15].Fix.Command != nil || workers[15].Fix.Set == nil || long.Command == nil {
+		t.Errorf("the first and the last fix: %+v, %+v", workers[0].Fix, workers[15].Fix)
+	}
 }
 
 func TestOfRequestsThatWentWellAllAreShown(t *testing.T) {
@@ -212,5 +300,24 @@ func TestTheKeysThatWereUsedLastAreShown(t *testing.T) {
 	}
 	if got, _ := trimKeys(all[:10]); len(got) != 10 || got[0].Name != "k000" {
 		t.Errorf("of ten %d are shown, from %s", len(got), got[0].Name)
+	}
+}
+
+// TestAQuietEngineShowsItsWholeCache: where requests leave room, every model of the cache is shown.
+func TestAQuietEngineShowsItsWholeCache(t *testing.T) {
+	c := &api.Cache{}
+	for i := range 80 {
+		c.Models = append(c.Models, api.CacheModel{Name: fmt.Sprintf("org/model-%d", i), Size: 1})
+	}
+	size := trimCache(c, requestsRoom)
+	if len(c.Models) != 80 || size > cacheRoom {
+		t.Errorf("%d models in %d bytes, want all 80 in %d", len(c.Models), size, cacheRoom)
+	}
+	c.Models[7].Workers = []string{"w0"}
+	if trimCache(c, 0); len(c.Models) < 12 || !slices.ContainsFunc(c.Models, func(m api.CacheModel) bool { return m.Name == "org/model-7" }) {
+		t.Errorf("without room %d models are left, want 12 at least and among them the one that a worker needs", len(c.Models))
+	}
+	if trimCache(nil, requestsRoom) != 0 {
+		t.Error("no cache takes room")
 	}
 }

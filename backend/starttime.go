@@ -27,5 +27,8 @@ func comesWithin(w *api.Worker, d time.Duration, now time.Time) bool {
 		failed := slices.ContainsFunc(w.Phases, func(p api.PhaseTime) bool { return !p.Done })
 		return !failed && w.NextStart.Sub(now)+took <= d
 	}
+	if wakes(w) {
+		return true // in seconds, but for its turn: who waits for that in vain goes elsewhere in the end
+	}
 	return false // it stalls: nobody knows for how long
 }

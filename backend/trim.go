@@ -12,13 +12,14 @@ import (
 // test has an error to tell. Foreign texts are whole until a part's room for them is used up, and
 // from there on in short. The ledger and the logs have them all.
 const (
-	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys and of crashes
+	requestsRoom = 88 << 10 // bytes of all requests, as estimated by requestSize, of keys, crashes, cards, strays, advice and fixes
 	errorsRoom   = 16 << 10 // of the errors in them
 	noticesRoom  = 16 << 10
 	promptsRoom  = 4 << 10
 	keysRoom     = 16 << 10 // as estimated by keySize
 	crashesRoom  = 11 << 10 // as estimated by crashSize
-	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize
+	fixesRoom    = 12 << 10 // of the command lines of fixes
+	cacheRoom    = 20 << 10 // of the model cache, as estimated by cacheModelSize, where requests leave it so much
 )
 
 // requestSize is about how many bytes of JSON a request takes, each attempt attemptSize more,
@@ -33,6 +34,9 @@ const keySize = 500
 
 // crashSize is about how many bytes of JSON a crash takes, without its cause and remedy.
 const crashSize = 330
+
+// requestsLeast is the part of requestsRoom that the model cache leaves to requests.
+const requestsLeast = 60 << 10
 
 // cacheModelSize is about how many bytes of JSON a model of the cache takes, without its texts.
 const cacheModelSize = 190
@@ -122,10 +126,55 @@ func trimCrashes(crashes []api.Crash) ([]api.Crash, int) {
 	return crashes, used
 }
 
+// adviceSize is about how many bytes of JSON an advice takes, without its texts and its fix.
+const adviceSize = 150
+
+// trimFixes makes advice and the fixes of workers fit for a snapshot: where there is no room for all command lines, the
+// last ones go. It gives about how many bytes it all takes.
+func trimFixes(workers []api.Worker, advice []api.Advice) int {
+	room, size := fixesRoom, 0
+	fit := func(at **api.Fix) {
+		if *at == nil {
+			return
+		}
+		f := **at // it is its worker's
+		size += 60 + len(f.Why)
+		n := 0
+		for _, list := range [][]string{f.Set, f.Unset, f.Env} {
+			for _, s := range list {
+				size += len(s) + len(`"",`)
+			}
+		}
+		for _, s := range f.Command {
+			n += len(s) + len(`"",`)
+		}
+		if n > room {
+			f.Command, n = nil, 0
+			*at = &f
+		}
+		room -= n
+		size += n
+	}
+	for i := range workers {
+		fit(&workers[i].Fix)
+	}
+	for i := range advice {
+		a := &advice[i]
+		size += adviceSize + len(a.Text) + len(a.Remedy)
+		fit(&a.Fix)
+	}
+	return size
+}
+
 // trimCache makes the model cache fit for a snapshot. Where there is no room for all, models that no worker needs go
-// first, the smallest of them first.
-func trimCache(c *api.Cache) {
-	f := fitter{4 << 10, 500, 100}
+// first, the smallest of them first. room is what it and the requests have together. It gives its size too.
+func trimCache(c *api.Cache, room int) int {
+	if c == nil {
+		return 0
+	}
+	room = min(max(room-requestsLeast, cacheRoom/5), cacheRoom)
+	c.Error = shorten(c.Error, 200)
+	f := fitter{2 << 10, 500, 60}
 	for i := range c.Downloads { // made for this snapshot
 		c.Downloads[i].Error = f.fit(c.Downloads[i].Error)
 		c.Downloads[i].File = shorten(c.Downloads[i].File, 100)
@@ -145,13 +194,14 @@ func trimCache(c *api.Cache) {
 		}
 		return n
 	}
-	if total() > cacheRoom {
+	if total() > room {
 		c.Models = slices.Clone(c.Models) // they are the cache's
 		for i := range c.Models {
 			c.Models[i].Missing = c.Models[i].Missing[:min(len(c.Models[i].Missing), 1)]
 		}
 	}
-	for len(c.Models) > 0 && total() > cacheRoom {
+	for len(c.Models) > 0 && total() > room {
 		c.Models = modelcache.Keep(c.Models, len(c.Models)*9/10)
 	}
+	return total() + len(c.Downloads)*cacheModelSize
 }

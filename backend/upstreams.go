@@ -149,8 +149,11 @@ func (u *upstreams) Models() []api.Model {
 			}
 			am.Workers++
 			am.Simulated = am.Simulated || w.Simulated
-			if routable(&w) {
+			switch {
+			case routable(&w):
 				am.Ready++
+			case wakes(&w):
+				am.Asleep++
 			}
 			if w.MaxLen > 0 && (am.MaxLen == 0 || w.MaxLen < am.MaxLen) {
 				am.MaxLen = w.MaxLen
@@ -190,13 +193,20 @@ func (u *upstreams) Candidates(model string, dst []route.Candidate) []route.Cand
 
 // coming says whether a worker that is not routable will be without anybody's doing.
 func coming(w *api.Worker) bool {
-	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled
+	return w.State == api.Starting || w.State == api.Failed && !w.NextStart.IsZero() || w.State == api.Ready && w.Stalled || wakes(w)
+}
+
+// wakes says whether a worker sleeps, or is about to: a request for its model wakes it.
+func wakes(w *api.Worker) bool {
+	return w.State == api.Asleep || w.State == api.Draining && w.Phase != ""
 }
 
 func stateWord(w *api.Worker, busy bool) string {
 	switch {
 	case w.Stalled:
 		return "stalled"
+	case w.Phase != "" && wakes(w):
+		return w.Phase
 	case busy && w.State == api.Ready:
 		return "busy, by its own word"
 	}

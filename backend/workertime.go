@@ -25,8 +25,10 @@ type timekeeper struct {
 	runs map[string]*run // by worker: its newest process
 }
 
-// run is one process of a worker.
+// run is one process of a worker, or a part of its life: where several share a GPU by turns, what one sleeps through while another
+// is awake is no part of it.
 type run struct {
+	of    time.Time         // when the process started, or woke
 	last  ledger.WorkerTime // as last told
 	meter *cost.Meter
 	ended bool
@@ -61,9 +63,10 @@ func (k *timekeeper) look(now time.Time, workers []api.Worker, p *pricing) {
 		w := &workers[i]
 		seen[w.Name] = true
 		r := k.runs[w.Name]
-		if r != nil && !r.last.Started.Equal(w.Started) {
-			// Another process has taken its place, or is about to, since the last look.
-			end := w.Started
+		begun := awakeSince(w)
+		if r != nil && !r.of.Equal(begun) {
+			// Another process has taken its place, or is about to, since the last look; or it has woken.
+			end := begun
 			if end.IsZero() {
 				end = w.Since
 			}
@@ -76,12 +79,23 @@ func (k *timekeeper) look(now time.Time, workers []api.Worker, p *pricing) {
 		if w.Started.IsZero() || away {
 			continue
 		}
-		if r == nil {
+		if ok, since := pays(workers, w, p.shares); !ok && w.State == api.Asleep {
+			if r != nil {
+				r.end(k, latest(w.Since, since))
+			}
+			continue
+		}
+		if r == nil || r.ended && w.State == api.Asleep {
+			at := begun
+			if w.State == api.Asleep && len(p.shares[w.Name]) > 0 {
+				at = now // what it slept through before was another's
+			}
 			r = &run{
-				meter: k.of(w.Name).meterOf(w.Started, now),
+				of:    begun,
+				meter: k.of(w.Name).meterOf(at, now),
 				last: ledger.WorkerTime{
-					Worker: w.Name, Incarnation: w.Name + "@" + w.Started.UTC().Format(time.RFC3339Nano), Model: w.Model,
-					Started: w.Started, Simulated: w.Simulated,
+					Worker: w.Name, Incarnation: w.Name + "@" + at.UTC().Format(time.RFC3339Nano), Model: w.Model,
+					Started: at, Simulated: w.Simulated,
 				},
 			}
 			k.runs[w.Name] = r
@@ -101,6 +115,13 @@ func (k *timekeeper) look(now time.Time, workers []api.Worker, p *pricing) {
 			delete(k.runs, name)
 		}
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // until tells that the process ran until now.

@@ -61,6 +61,22 @@ func (b *Buckets) Quantile(q float64) (Estimate, bool) {
 	return e, true
 }
 
+// Most is a bound that the q-quantile (0..1) is not above: that of its bucket. False where there is no
+// observation, or no bound.
+func (b *Buckets) Most(q float64) (float64, bool) {
+	n := b.Count()
+	if n <= 0 {
+		return 0, false
+	}
+	rank := min(max(q, 0), 1) * n
+	for i, c := range b.Counts {
+		if c >= rank {
+			return b.Bounds[i], !math.IsInf(b.Bounds[i], 1)
+		}
+	}
+	return 0, false
+}
+
 // normalise sorts the bounds, makes the counts rise and ends with +Inf. What cannot be a
 // histogram becomes nil.
 func (b *Buckets) normalise(total float64) *Buckets {

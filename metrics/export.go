@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -36,6 +35,8 @@ type Exporter struct {
 	ttft     *prometheus.HistogramVec
 	itl      *prometheus.HistogramVec
 	duration *prometheus.HistogramVec
+
+	last atomic.Pointer[series] // of the request before
 }
 
 // NewExporter makes the page of an engine of this version.
@@ -120,29 +121,26 @@ func (e *Exporter) Observe(r *api.Request) {
 	if (*e.models.Load())[r.Model] {
 		model = r.Model
 	}
-	simulated := flag(r.Simulated)
-	e.requests.WithLabelValues(model, e.workers.value(r.Worker), e.routes.value(r.Route), outcome(r.Outcome), simulated).Inc()
+	s := e.seriesOf(labels{model, e.workers.value(r.Worker), e.routes.value(r.Route), outcome(r.Outcome), r.Simulated})
+	e.requestsOf(s).Inc()
 	if r.TTFT > 0 {
-		e.ttft.WithLabelValues(model, simulated).Observe(time.Duration(r.TTFT).Seconds())
+		s.observe(&s.ttft, e.ttft, r.TTFT)
 	}
 	if r.ITL > 0 {
-		e.itl.WithLabelValues(model, simulated).Observe(time.Duration(r.ITL).Seconds())
+		s.observe(&s.itl, e.itl, r.ITL)
 	}
 	if r.Outcome == api.OutcomeOK && r.Duration > 0 {
-		e.duration.WithLabelValues(model, simulated).Observe(time.Duration(r.Duration).Seconds())
+		s.observe(&s.duration, e.duration, r.Duration)
 	}
 	if r.UsageSource != api.UsageUnknown {
 		u := r.Usage
-		for _, c := range []struct {
-			class string
-			n     int64
-		}{{"input", u.Input}, {"cache_read", u.CacheRead}, {"cache_write", u.CacheWrite}, {"output", u.Output}, {"reasoning", u.Reasoning}} {
-			if c.n > 0 {
-				e.tokens.WithLabelValues(model, c.class, simulated).Add(float64(c.n))
+		for class, n := range [...]int64{u.Input, u.CacheRead, u.CacheWrite, u.Output, u.Reasoning} {
+			if n > 0 {
+				e.tokensOf(s, class).Add(float64(n))
 			}
 		}
 	}
-	e.spend(r, simulated)
+	e.spend(r, flag(r.Simulated))
 }
 
 // spend counts what a request cost. Each leg has its own share; all but the last are class

@@ -46,8 +46,12 @@ func gpuSeries(s *api.Snapshot, give func(d *prometheus.Desc, t prometheus.Value
 			d *prometheus.Desc
 			v *float64
 		}{
-			{descGPUUse, g.Utilisation}, {descGPUTemperature, g.Temperature}, {descGPUPower, g.Power}, {descGPULimit, g.PowerLimit},
-			{descGPUMemory, float(g.MemoryUsed)}, {descGPUTotal, float(g.MemoryTotal)},
+			{descGPUUse, g.Utilisation},
+			{descGPUTemperature, g.Temperature},
+			{descGPUPower, g.Power},
+			{descGPULimit, g.PowerLimit},
+			{descGPUMemory, float(g.MemoryUsed)},
+			{descGPUTotal, float(g.MemoryTotal)},
 		} {
 			if m.v != nil {
 				gauge(m.d, *m.v)

@@ -47,6 +47,10 @@ const (
 	nameITL        = "vllm:inter_token_latency_seconds"
 	nameE2E        = "vllm:e2e_request_latency_seconds"
 	nameQueue      = "vllm:request_queue_time_seconds"
+	nameDrafted    = "vllm:spec_decode_num_draft_tokens_total"
+	nameAccepted   = "vllm:spec_decode_num_accepted_tokens_total"
+	namePromptLen  = "vllm:request_prompt_tokens"
+	nameAnswerLen  = "vllm:request_generation_tokens"
 )
 
 // families is everything a Sample is read from.
@@ -73,6 +77,10 @@ var families = []family{
 	{name: nameITL, kind: full, old: []string{"vllm:time_per_output_token_seconds"}, always: true},
 	{name: nameE2E, kind: full, always: true},
 	{name: nameQueue, kind: full, old: []string{"vllm:time_in_queue_requests"}},
+	{name: nameDrafted},
+	{name: nameAccepted},
+	{name: namePromptLen, kind: full},
+	{name: nameAnswerLen, kind: full},
 }
 
 // unused are names that vLLM is known to export and that nothing here needs. What is in
@@ -99,7 +107,6 @@ var unused = []string{
 	"vllm:num_requests_swapped",
 	"vllm:prompt_tokens_cached_by_source_total",
 	"vllm:request_decode_time_seconds",
-	"vllm:request_generation_tokens",
 	"vllm:request_inference_time_seconds",
 	"vllm:request_max_num_generation_tokens",
 	"vllm:request_num_preemptions",
@@ -107,13 +114,10 @@ var unused = []string{
 	"vllm:request_params_n",
 	"vllm:request_prefill_kv_computed_tokens",
 	"vllm:request_prefill_time_seconds",
-	"vllm:request_prompt_tokens",
 	"vllm:request_time_per_output_token_seconds",
 	"vllm:sleep_mode_operation_duration_seconds",
 	"vllm:sleep_mode_operations_in_flight",
 	"vllm:spec_decode_num_accepted_tokens_per_pos_total",
-	"vllm:spec_decode_num_accepted_tokens_total",
-	"vllm:spec_decode_num_draft_tokens_total",
 	"vllm:spec_decode_num_drafts_total",
 	"vllm:time_per_prefill_token_request_seconds",
 	"vllm:tool_call_parser_invocations_total",

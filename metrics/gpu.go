@@ -172,7 +172,7 @@ func (g *GPUs) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, gpuMax)
 	}
-	return nil //nolint:nilerr // what a tool ended with has been logged
+	return nil
 }
 
 // watch runs the first tool there is until it ends. "" is none.

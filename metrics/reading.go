@@ -43,6 +43,10 @@ func (r reading) into(s *Sample) {
 	s.ITL = r.buckets(nameITL)
 	s.E2E = r.buckets(nameE2E)
 	s.Queue = r.buckets(nameQueue)
+	s.Drafted = r.sum(nameDrafted)
+	s.Accepted = r.sum(nameAccepted)
+	s.PromptLen = r.buckets(namePromptLen)
+	s.AnswerLen = r.buckets(nameAnswerLen)
 
 	for _, f := range families {
 		if f.always && len(r.metrics(f.name)) == 0 {
@@ -101,6 +105,7 @@ func (r reading) config(s *Sample) map[string]float64 {
 		s.KVTokens += tokens
 		s.Blocks += n
 		s.BlockSize = max(s.BlockSize, size)
+		s.NoPrefixCache = s.NoPrefixCache || label(m, "enable_prefix_caching") == "False"
 		blocks[label(m, "engine")] += float64(n)
 	})
 	return blocks

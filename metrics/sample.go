@@ -55,11 +55,18 @@ type Sample struct {
 	HitRate     *float64           // 0..1, only from servers too old for Queries and Hits
 	Finished    map[string]float64 // requests by finished_reason. Requests whose client left are not in it
 	Steps       *float64           // engine steps that returned output
+	Drafted     *float64           // tokens that speculative decoding proposed
+	Accepted    *float64           // of Drafted, those that the model took
 
 	TTFT  *Buckets // seconds
 	ITL   *Buckets // seconds; one observation per engine output after the first
 	E2E   *Buckets // seconds
 	Queue *Buckets // seconds
+
+	PromptLen *Buckets // tokens, of requests that have ended
+	AnswerLen *Buckets // tokens, of requests that have ended
+
+	NoPrefixCache bool // the server says that its prefix cache is off
 
 	Unknown []string // vllm: families that this program does not know
 	Missing []string // families that every known version has and this page has not

@@ -53,6 +53,9 @@ func TestReadsALivePage(t *testing.T) {
 	want(t, "queries", s.Queries, 866)
 	want(t, "hits", s.Hits, 96)
 	want(t, "steps", s.Steps, 2114)
+	if s.PromptLen.Count() != 51 || s.AnswerLen.Count() != 51 || s.PromptLen.Sum != 859 || s.NoPrefixCache || s.Drafted != nil {
+		t.Errorf("lengths of %v prompts with %v tokens and %v answers, no prefix cache: %v, drafted %v; want 51 with 859, 51, false, unknown", s.PromptLen.Count(), s.PromptLen.Sum, s.AnswerLen.Count(), s.NoPrefixCache, s.Drafted)
+	}
 	if s.Model != "tiny" || s.Engines != 1 || s.Sleep != SleepAwake {
 		t.Errorf("model %q, %d engines, %q, want tiny, 1, awake", s.Model, s.Engines, s.Sleep)
 	}

@@ -42,6 +42,10 @@ const (
 	cQueries
 	cHits
 	cSteps
+	cFinished
+	cLength
+	cDrafted
+	cAccepted
 	counters
 )
 
@@ -51,6 +55,8 @@ const (
 	hITL
 	hE2E
 	hQueue
+	hPromptLen
+	hAnswerLen
 	histograms
 )
 
@@ -73,6 +79,7 @@ type Rates struct {
 	Steps   *float64 // engine steps per second, last ten seconds
 	Preempt *float64 // preemptions per second
 	Prefix  *float64 // share of prompt tokens found in the prefix cache, 0..1
+	Accept  *float64 // share of drafted tokens that the model took, 0..1
 
 	TTFT95  *Estimate // seconds
 	ITL95   *Estimate // seconds
@@ -106,6 +113,34 @@ func (t *Tracker) Last() *Sample { return t.last }
 // Steps gives the engine steps seen since the first scrape. It counts only steps that
 // returned output: a long prefill shows in Moved, not here.
 func (t *Tracker) Steps() float64 { return t.totals.counters[cSteps] }
+
+// Totals are counts since the first scrape, which go on over a reset of the server. What it does not tell is nil.
+type Totals struct {
+	Preemptions *float64
+	Finished    *float64 // requests
+	Length      *float64 // of Finished, those that ended at a limit of their length
+	Drafted     *float64 // tokens
+	Accepted    *float64 // of Drafted
+	Generated   *float64 // tokens
+
+	PromptLen *Buckets // tokens of requests that ended
+	AnswerLen *Buckets
+}
+
+// Totals gives what has been counted since the first scrape.
+func (t *Tracker) Totals() Totals {
+	of := func(c counter) *float64 {
+		if !t.totals.known[c] {
+			return nil
+		}
+		v := t.totals.counters[c]
+		return &v
+	}
+	return Totals{
+		Preemptions: of(cPreempt), Finished: of(cFinished), Length: of(cLength), Drafted: of(cDrafted), Accepted: of(cAccepted), Generated: of(cGeneration),
+		PromptLen: t.totals.buckets[hPromptLen], AnswerLen: t.totals.buckets[hAnswerLen],
+	}
+}
 
 // Moved gives when a scrape last showed the engine at work: a step, a token, or a change of
 // KV usage, which moves on every step, prefill chunks included. Gauges of a hung engine
@@ -235,6 +270,10 @@ func (t *Tracker) Rates(now time.Time) Rates {
 	} else {
 		r.Prefix = t.last.HitRate
 	}
+	if d, ok := rate(a, cDrafted), rate(a, cAccepted); d != nil && ok != nil && *d > 0 {
+		v := min(1, *ok / *d)
+		r.Accept = &v
+	}
 	quantile := func(i int) *Estimate {
 		e, ok := between(a.buckets[i], b.buckets[i]).Quantile(0.95)
 		if !ok {
@@ -263,12 +302,20 @@ func between(a, b *Buckets) *Buckets {
 }
 
 func values(s *Sample) [counters]*float64 {
+	var finished, length *float64
+	if s.Finished != nil {
+		finished, length = new(float64), new(s.Finished["length"])
+		for _, n := range s.Finished {
+			*finished += n
+		}
+	}
 	return [counters]*float64{
 		cGeneration: s.Generation, cPrompt: s.Prompt, cPreempt: s.Preemptions,
 		cQueries: s.Queries, cHits: s.Hits, cSteps: s.Steps,
+		cFinished: finished, cLength: length, cDrafted: s.Drafted, cAccepted: s.Accepted,
 	}
 }
 
 func sampleBuckets(s *Sample) [histograms]*Buckets {
-	return [histograms]*Buckets{hTTFT: s.TTFT, hITL: s.ITL, hE2E: s.E2E, hQueue: s.Queue}
+	return [histograms]*Buckets{hTTFT: s.TTFT, hITL: s.ITL, hE2E: s.E2E, hQueue: s.Queue, hPromptLen: s.PromptLen, hAnswerLen: s.AnswerLen}
 }

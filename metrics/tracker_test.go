@@ -169,3 +169,44 @@ func TestScrapesOutOfOrderAreIgnored(t *testing.T) {
 	tr.Add(at(6), scrape(150, 0, 0, 0))
 	want(t, "out", tr.Rates(at(6)).Out, 50)
 }
+
+func TestTotalsGoOnOverAResetAndDraftsAreRated(t *testing.T) {
+	var tr Tracker
+	page := func(n float64) *Sample {
+		return &Sample{
+			Finished: map[string]float64{"stop": 3 * n, "length": n}, Drafted: new(100 * n), Accepted: new(25 * n), Preemptions: new(2 * n),
+			PromptLen: &Buckets{Bounds: []float64{10, 100, math.Inf(1)}, Counts: []float64{0, n, n}, Sum: 50 * n},
+		}
+	}
+	tr.Add(at(0), page(10))
+	tr.Add(at(10), page(14))
+	tr.Add(at(20), page(3)) // it began anew
+	got := tr.Totals()
+	want(t, "finished", got.Finished, 4*(4+3))
+	want(t, "at length", got.Length, 4+3)
+	want(t, "drafted", got.Drafted, 100*(4+3))
+	want(t, "preemptions", got.Preemptions, 2*(4+3))
+	want(t, "acceptance", tr.Rates(at(20)).Accept, 0.25)
+	if got.Generated != nil || got.AnswerLen != nil {
+		t.Errorf("generated %v, answers %v, want unknown what no page has", got.Generated, got.AnswerLen)
+	}
+	if most, ok := got.PromptLen.Most(0.99); !ok || most != 100 || got.PromptLen.Count() != 7 {
+		t.Errorf("99 of 100 prompts have at most %v tokens (%v), of %v; want 100, of 7", most, ok, got.PromptLen.Count())
+	}
+}
+
+func TestMostIsABoundAndNoGuess(t *testing.T) {
+	b := &Buckets{Bounds: []float64{1, 10, math.Inf(1)}, Counts: []float64{1, 8, 10}}
+	for _, c := range []struct {
+		q    float64
+		want float64
+		ok   bool
+	}{{0.05, 1, true}, {0.8, 10, true}, {0.81, math.Inf(1), false}} {
+		if got, ok := b.Most(c.q); got != c.want || ok != c.ok {
+			t.Errorf("Most(%v) = %v, %v; want %v, %v", c.q, got, ok, c.want, c.ok)
+		}
+	}
+	if _, ok := (*Buckets)(nil).Most(0.5); ok {
+		t.Error("a bound of nothing")
+	}
+}

@@ -68,17 +68,40 @@ func (f filter) match(haystack string) bool {
 	if len(f.terms) == 0 {
 		return true
 	}
-	haystack = strings.ToLower(haystack)
 	for _, t := range f.terms {
 		if no, ok := strings.CutPrefix(t, "!"); ok {
-			if no != "" && strings.Contains(haystack, no) {
+			if no != "" && holds(haystack, no) {
 				return false
 			}
-		} else if !strings.Contains(haystack, t) {
+		} else if !holds(haystack, t) {
 			return false
 		}
 	}
 	return true
+}
+
+// holds says that a text has a term in it, which is in lower case, whatever the text's case. Every letter
+// of a filter looks through all lines of a log: no copy is made of them.
+func holds(text, term string) bool {
+	if !ascii(term) {
+		return strings.Contains(strings.ToLower(text), term)
+	}
+	lower := func(c byte) byte {
+		if 'A' <= c && c <= 'Z' {
+			return c + ('a' - 'A')
+		}
+		return c
+	}
+	for i := 0; i+len(term) <= len(text); i++ {
+		j := 0
+		for j < len(term) && lower(text[i+j]) == term[j] {
+			j++
+		}
+		if j == len(term) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Console) workerRows() []api.Worker {

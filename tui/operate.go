@@ -54,6 +54,9 @@ func (c *Console) askFix(w *api.Worker, f *api.Fix) {
 	for _, u := range f.Unset {
 		lines = append(lines, part{stWarn, "- " + clean(u) + ", goes"})
 	}
+	for _, e := range f.Env {
+		lines = append(lines, part{stWarn, "+ " + clean(e) + " in its environment"})
+	}
 	lines = append(lines, part{stDim, "The new command line, until u goes back to the config's:"})
 	changed := flagsIn(f.Set)
 	var flow []part
@@ -70,6 +73,9 @@ func (c *Console) askFix(w *api.Worker, f *api.Fix) {
 	}
 	if len(f.Unset) > 0 {
 		args["unset"] = strings.Join(f.Unset, "\n")
+	}
+	if len(f.Env) > 0 {
+		args["env"] = strings.Join(f.Env, "\n")
 	}
 	a := api.Action{Verb: api.WorkerFix, Target: w.Name, Args: args}
 	c.ask(&dialog{title: "Restart " + clean(w.Name) + " with other arguments?", lines: lines, flow: flow, yes: "restart so", do: func(c *Console) tea.Cmd { return c.act(a) }})
@@ -101,7 +107,7 @@ func (c *Console) canFix() bool {
 }
 
 func (c *Console) askUnfix(w *api.Worker) {
-	lines := append(c.stops(w), part{stWarn, "It runs by order with: " + clean(strings.Join(w.Fixed, " "))}, part{stDim, "It starts anew with the config's own arguments."})
+	lines := append(c.stops(w), part{stWarn, "It runs by order with: " + clean(strings.Join(w.Fixed, ", "))}, part{stDim, "It starts anew with the config's own arguments."})
 	a := api.Action{Verb: api.WorkerUnfix, Target: w.Name}
 	c.ask(&dialog{title: "Restart " + clean(w.Name) + " as the config says?", lines: lines, yes: "restart so", do: func(c *Console) tea.Cmd { return c.act(a) }})
 }
@@ -176,6 +182,9 @@ func (c *Console) askRoll(model string) {
 	}
 	lines = append(lines, part{stDim, "Each is drained, so that its requests may finish, restarted, and ready before the next. It stops at the first that does not come back."})
 	a := api.Action{Verb: api.ModelRoll, Target: model}
+	if ready < 2 { // said above in red
+		a.Args = map[string]string{"alone": "true"}
+	}
 	c.ask(&dialog{title: "Restart " + plural(int64(n), "worker", "workers") + " of " + clean(model) + " one by one?", lines: lines, yes: "roll", do: func(c *Console) tea.Cmd { return c.act(a) }})
 }
 

@@ -18,7 +18,7 @@ func operated(now time.Time) *api.Snapshot {
 	sec := func(v float64) api.Span { return api.Span(v * float64(time.Second)) }
 	w0, w1, w2, w3 := &s.Workers[0], &s.Workers[1], &s.Workers[2], &s.Workers[3]
 	w0.Accept, w0.CanSleep, w0.Crashes, w0.LastStart = new(0.71), true, 1, w0.Phases
-	w0.Fixed = []string{"--max-model-len=8192"}
+	w0.Fixed = []string{"--max-model-len=8192", "without --enforce-eager", "env VLLM_USE_V1=1"}
 	w1.Preempt, w1.Crashes = new(0.4), 0
 	w1.Command = []string{"vllm", "serve", "Qwen/Qwen3-30B-A3B", "--max-num-seqs", "256", "--port", "40012"}
 	w2.LastStart = []api.PhaseTime{{Name: api.PhaseImports, Seconds: 8, Done: true}, {Name: api.PhaseEngine, Seconds: 5, Done: true}, {Name: api.PhaseWeights, Seconds: 40, Done: true}, {Name: api.PhaseKV, Seconds: 2, Done: true}, {Name: api.PhaseGraphs, Seconds: 18, Done: true}, {Name: api.PhaseServer, Seconds: 1, Done: true}}
@@ -73,6 +73,7 @@ func operated(now time.Time) *api.Snapshot {
 			{Name: "Qwen/Qwen3-30B-A3B", Size: 57 << 30, Used: now.Add(-70 * time.Hour), Workers: []string{"w1", "w4", "w5"}},
 			{Name: "meta-llama/Llama-3.1-8B-Instruct", Size: 15 << 30, Used: now.Add(-72 * time.Hour), Workers: []string{"w0"}},
 			{Name: "mistralai/Mistral-Small-3.2-24B-Instruct-2506", Size: 90 << 30, Used: now.Add(-time.Hour), Missing: []string{"model-00007-of-00010.safetensors", "model-00009-of-00010.safetensors"}},
+			{Name: "nvidia/absent", Workers: []string{"w9"}},
 			{Name: "openai/gpt-oss-20b", Size: 13 << 30, Used: now.Add(-900 * time.Hour), Partial: 2 << 30},
 		},
 		Downloads: []api.Download{
@@ -142,7 +143,9 @@ func TestOperatorsOrders(t *testing.T) {
 		{"sleep 1", []string{"2", "Z"}, []string{"w0", "14 in flight", "weights kept", "weights dropped"}, "1", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "1"}}},
 		{"sleep 2", []string{"2", "Z"}, nil, "2", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "2"}}},
 		{"wake", []string{"2", "j", "j", "j", "j", "Z"}, []string{"w4", "asleep, level 1"}, "y", api.Action{Verb: api.WorkerWake, Target: "w4"}},
-		{"roll", []string{"2", "R"}, []string{"1        w0, ready, 14 in flight", "2        long-context-w3, failed"}, "y", api.Action{Verb: api.ModelRoll, Target: "llama-3.1-8b"}},
+		{"roll", []string{"2", "R"}, []string{"1        w0, ready, 14 in flight", "2        long-context-w3, failed"}, "y", api.Action{Verb: api.ModelRoll, Target: "llama-3.1-8b", Args: map[string]string{"alone": "true"}}},
+		{"past the gate", []string{"2", "j", "j", "j", "j", "j", "s"}, []string{"w5", "w2 is starting on GPU 2"}, "y", api.Action{Verb: api.WorkerStart, Target: "w5", Args: map[string]string{"gate": "off"}}},
+		{"give up the start", []string{"2", "j", "j", "j", "j", "j", "s"}, nil, "s", api.Action{Verb: api.WorkerStop, Target: "w5"}},
 		{"unroll", []string{"2", "j", "j", "R"}, []string{"w2 is still restarted", "w6 as they are"}, "y", api.Action{Verb: api.ModelUnroll, Target: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic"}},
 		{"stray", []string{"2", "tab", "x"}, []string{"pid 9001", "VLLM::EngineCor", "5.0G", "3.0G"}, "y", api.Action{Verb: api.StrayEnd, Target: "9001", Args: map[string]string{"started": fixedNow.Add(-26 * time.Hour).Format(time.RFC3339Nano)}}},
 		{"fetch", []string{"0", "f", "a", "/", "b"}, []string{"a/b"}, "enter", api.Action{Verb: api.CacheFetch, Target: "a/b"}},
@@ -314,5 +317,38 @@ func TestOperatingAtEverySize(t *testing.T) {
 			press(c, "tab", "z", "tab", "E", "esc", "?")
 			frame(t, c)
 		}
+	}
+}
+
+// A hundred megabytes of log pass through a console page by page: what it costs is in the benchmark.
+func BenchmarkLogOf100MB(b *testing.B) {
+	text := "INFO 11-24 12:04:30 [loggers.py:123] Engine 000: Avg prompt throughput: 812.3 tokens/s, running 14 reqs"
+	page := make([]api.Line, logPage)
+	b.ReportAllocs()
+	for b.Loop() {
+		c := at(160, 50, fixture("real", fixedNow), Options{View: int(viewWorkers)})
+		c.tab, c.logs = tabLogs, logView{name: "w0", follow: true, all: true}
+		for seq := uint64(1); seq < 1_000_000; seq += logPage {
+			for i := range page {
+				page[i] = api.Line{Seq: seq + uint64(i), Level: "info", Text: text}
+			}
+			c.logs.add(page)
+			c.dirty = true
+			_ = c.View()
+		}
+	}
+}
+
+// Typing a letter of a filter looks through every line that the console keeps.
+func BenchmarkLogFilter(b *testing.B) {
+	c := at(160, 50, fixture("real", fixedNow), Options{View: int(viewWorkers)})
+	c.tab, c.logs = tabLogs, logView{name: "w0", follow: true, all: true}
+	for i := range maxLogLines {
+		c.logs.add([]api.Line{{Seq: uint64(i + 1), Text: fmt.Sprint("INFO 11-24 12:04:30 [loggers.py:123] Engine 000: Avg prompt throughput: tokens/s, running reqs ", i)}})
+	}
+	for b.Loop() {
+		c.setFilter(paneLogs, "99")
+		_ = c.View()
+		c.setFilter(paneLogs, "")
 	}
 }

@@ -56,10 +56,24 @@ func (c *Console) askStartStop() {
 	if w := c.worker(); w != nil {
 		if w.State == api.Stopped || w.State == api.Failed {
 			c.askWorker(api.WorkerStart, w)
+		} else if w.State == api.Starting && w.Blocked != "" {
+			c.askBlocked(w)
 		} else {
 			c.askWorker(api.WorkerStop, w)
 		}
 	}
+}
+
+// askBlocked offers a worker whose start waits to go on all the same, or to give up.
+func (c *Console) askBlocked(w *api.Worker) {
+	order := func(a api.Action) func(*Console) tea.Cmd {
+		return func(c *Console) tea.Cmd { return c.act(a) }
+	}
+	c.ask(&dialog{
+		title: "Start " + clean(w.Name) + " without waiting?",
+		lines: []part{{stText, "worker   " + clean(w.Name) + sim(w.Simulated)}, {stText, "model    " + clean(w.Model)}, {stWarn, "It waits: " + clean(w.Blocked)}, {stDim, "Started now it may find too little GPU memory, and take it from a worker that is starting beside it."}},
+		picks: []pick{{"y", "start now", order(api.Action{Verb: api.WorkerStart, Target: w.Name, Args: map[string]string{"gate": "off"}})}, {"s", "stop it", order(api.Action{Verb: api.WorkerStop, Target: w.Name})}},
+	})
 }
 
 func (c *Console) askRestart() {

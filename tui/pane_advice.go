@@ -67,5 +67,8 @@ func fixSigns(f *api.Fix) []string {
 	for _, u := range f.Unset {
 		out = append(out, "without "+u)
 	}
+	for _, e := range f.Env {
+		out = append(out, "env "+e)
+	}
 	return out
 }

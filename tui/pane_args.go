@@ -73,11 +73,11 @@ func (c *Console) workerArgs(p *panel, w *api.Worker) {
 	var lines []part
 	fixed := flagsIn(w.Fixed)
 	if len(w.Fixed) > 0 {
-		for _, t := range clean("By order, not by the config: " + strings.Join(w.Fixed, " ")).wrap(p.width()) {
+		for _, t := range clean("By order, not by the config: " + strings.Join(w.Fixed, ", ")).wrap(p.width()) {
 			lines = append(lines, part{stWarn, t})
 		}
 		if !c.opt.ReadOnly {
-			lines = append(lines, part{stDim, "u goes back to the config's arguments"})
+			lines = append(lines, part{stDim, "u goes back to what the config says"})
 		}
 		lines = append(lines, part{})
 	}
@@ -93,15 +93,6 @@ func (c *Console) workerArgs(p *panel, w *api.Worker) {
 		}
 		for _, row := range t.wrap(p.width()) {
 			lines = append(lines, part{st, row})
-		}
-	}
-	gone := false
-	for f := range strings.FieldsSeq(strings.Join(w.Fixed, " ")) {
-		if n := flagName(f); n != "" && !gone {
-			if _, there := valueIn(w.Command, n); !there {
-				gone = true
-				lines = append(lines, part{stWarn, c.g.warn + " " + clean(n) + " of the config is left out"})
-			}
 		}
 	}
 	lines = append(lines, part{}, part{stDim, "url " + clean(w.URL)}, part{stDim, "y copies the command; secrets are redacted"})

@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -99,6 +100,9 @@ func (c *Console) drawCache(p *panel) {
 		st, mark := stOK, c.g.ok
 		note := part{}
 		switch {
+		case m.Size == 0 && len(m.Missing) == 0 && m.Partial == 0:
+			st, mark = stBad, c.g.bad
+			note = part{stBad, "not there: f fetches it"}
 		case len(m.Missing) > 0:
 			st, mark = stBad, c.g.bad
 			note = part{stBad, plural(int64(len(m.Missing)), "file", "files") + " missing: " + clean(strings.Join(m.Missing, " "))}
@@ -116,6 +120,9 @@ func (c *Console) drawCache(p *panel) {
 		}
 		if ws[3] > 0 {
 			l.cell(stText, clean(strings.Join(m.Workers, " ")), ws[3]).gap(2)
+		}
+		if m.Path != "" && note.t == "" {
+			note = part{stDim, "in " + clean(m.Path)}
 		}
 		l.put(note.st, note.t)
 	}
@@ -170,7 +177,11 @@ func (c *Console) openFetch() {
 		return
 	}
 	c.goTo(viewModels)
-	c.input = &input{prompt: "download from the hub, e.g. Qwen/Qwen3-0.6B: ", pick: -1, do: func(c *Console, name string) tea.Cmd {
+	text := ""
+	if m := c.cacheRow().model; m != nil && (m.Size == 0 || len(m.Missing) > 0 || m.Partial > 0) { // what is missing is what one wants
+		text = string(clean(m.Name))
+	}
+	c.input = &input{text: text, prompt: "download from the hub, e.g. Qwen/Qwen3-0.6B: ", pick: -1, do: func(c *Console, name string) tea.Cmd {
 		if name == "" {
 			return nil
 		}
@@ -194,7 +205,7 @@ func (c *Console) askRemove() {
 		return
 	}
 	gb := decimals(float64(m.Size+m.Partial)/(1<<30), 1) + " GiB"
-	lines := []part{{stText, "model    " + clean(m.Name)}, {stText, "frees    " + gb + " of the disk"}, {stText, "in       " + clean(c.snap.Cache.Path)}}
+	lines := []part{{stText, "model    " + clean(m.Name)}, {stText, "frees    " + gb + " of the disk"}, {stText, "in       " + clean(cmp.Or(m.Path, c.snap.Cache.Path))}}
 	if len(m.Workers) > 0 {
 		lines = append(lines, part{stBad, "The config needs it for " + clean(strings.Join(m.Workers, ", ")) + ": the engine will refuse."})
 	}

@@ -135,6 +135,8 @@ func (c *Console) cardProcesses(p *panel, cards []*api.GPU) {
 				whose = "stray of " + clean(pr.Worker)
 			case pr.Stray:
 				whose = "stray"
+			case pr.Preload:
+				st, whose = stDim, "vllm preload: keeps weights for workers"
 			case pr.Worker != "":
 				st, whose = stText, clean(pr.Worker)
 			}
@@ -153,7 +155,7 @@ func (c *Console) workerHost(p *panel, w *api.Worker) {
 	h := &c.snap.Host
 	row := func(name Text, v, of float64, text Text) {
 		l := p.row()
-		l.cell(stDim, name, 18)
+		l.cell(stDim, name, 20)
 		c.g.gauge(l, severity(v/of, 2, 2), v/of, min(max(l.left()-40, 6), 40))
 		l.gap(1).put(stStrong, text)
 	}

@@ -50,7 +50,7 @@ func (c *Console) modelTable(p *panel) {
 	}
 	cols := []tcol{
 		{head: "  MODEL", w: min(name, 20), max: name},
-		{head: "WORKERS READY", w: 13, right: true},
+		{head: "WORKERS READY", w: 15, right: true},
 		{head: "LENGTH", w: 6, right: true, drop: 4},
 		{head: "ALIASES", w: min(aliases, 7), max: aliases, drop: 2},
 		{head: "COMPARED WITH", w: min(max(baseline, 1), 13), max: baseline, drop: 3},
@@ -84,6 +84,12 @@ func (c *Console) modelTable(p *panel) {
 			st, mark = stWarn, c.g.warn
 		}
 		length, ready := unknown, whole(m.Ready)+" of "+whole(m.Workers)
+		if m.Asleep > 0 {
+			ready += ", " + whole(m.Asleep) + " asleep"
+			if m.Ready == 0 {
+				st, mark = stDim, c.g.off
+			}
+		}
 		if m.MaxLen > 0 {
 			length = count(int64(m.MaxLen))
 		}

@@ -35,6 +35,10 @@ func (c *Console) stateWord(w *api.Worker) Text {
 		return "blocked"
 	case c.rolled(w):
 		return "rolling"
+	case w.State == api.Draining && w.Phase == api.PhaseSleeping:
+		return "to sleep"
+	case w.State == api.Asleep && w.Phase == api.PhaseWaking:
+		return "waking"
 	case w.State == api.Ready && w.Stalled:
 		return "stalled"
 	case w.State == api.Ready && w.Preempt != nil && *w.Preempt > 0:
@@ -189,6 +193,14 @@ func (c *Console) drawWorkers(p *panel) {
 	for i := range c.snap.Rolls {
 		if r := &c.snap.Rolls[i]; r.State == "running" {
 			p.show(stA, "rolling "+clean(r.Model).cut(24)+" "+whole(r.Done)+"/"+whole(len(r.Workers)))
+		}
+	}
+	if c.view == viewOverview {
+		if n := len(c.snap.Strays); n > 0 {
+			p.show(stWarn, plural(int64(n), "stray", "strays"))
+		}
+		if n := len(c.snap.Advice); n > 0 {
+			p.show(stWarn, whole(n)+" to improve")
 		}
 	}
 	p.show(stDim, whole(ready)+" of "+whole(len(rows))+" ready")

@@ -44,7 +44,7 @@ func (c *Console) refresh() {
 func busy(s *api.Snapshot) bool {
 	return s.Traffic.InFlight > 0 || s.Traffic.Queued > 0 || s.Engine.Stopping ||
 		slices.ContainsFunc(s.Workers, func(w api.Worker) bool {
-			return w.State == api.Starting || w.State == api.Stopping || w.InFlight > 0
+			return w.State == api.Starting && w.Blocked == "" || w.Phase == api.PhaseWaking || w.State == api.Stopping || w.InFlight > 0
 		}) ||
 		slices.ContainsFunc(s.Prompts, func(p api.Prompt) bool { return !ended(p.State) }) ||
 		slices.ContainsFunc(s.Rolls, func(r api.Roll) bool { return r.State == "running" }) ||
@@ -78,8 +78,8 @@ func happened(a, b *api.Snapshot) bool {
 }
 
 func sameWorker(a, b api.Worker) bool {
-	return a.Name == b.Name && a.Model == b.Model && a.State == b.State && a.Phase == b.Phase && a.Blocked == b.Blocked && a.Error == b.Error && a.Stalled == b.Stalled &&
-		a.PID == b.PID && a.Level == b.Level && a.Restarts == b.Restarts && a.Crashes == b.Crashes && (a.Fix == nil) == (b.Fix == nil) && slices.Equal(a.Fixed, b.Fixed) && a.CanSleep == b.CanSleep
+	return a.Name == b.Name && a.Model == b.Model && a.State == b.State && a.Blocked == b.Blocked && a.Error == b.Error && a.Stalled == b.Stalled &&
+		a.PID == b.PID && a.Level == b.Level && a.Phase == b.Phase && a.Restarts == b.Restarts && a.Crashes == b.Crashes && (a.Fix == nil) == (b.Fix == nil) && slices.Equal(a.Fixed, b.Fixed) && a.CanSleep == b.CanSleep
 }
 
 func sameCache(a, b *api.Cache) bool {

@@ -74,3 +74,14 @@ func TestTheOverviewShowsWhatHasEnded(t *testing.T) {
 		t.Errorf("of the first five rows %d have ended, want two at least", ended)
 	}
 }
+
+func TestAFilterKnowsNoCase(t *testing.T) {
+	for _, tc := range []struct {
+		text, term string
+		want       bool
+	}{{"CUDA out of Memory", "cuda", true}, {"CUDA out of Memory", "memory", true}, {"abc", "abcd", false}, {"aab", "ab", true}, {"ÄRGER", "ärger", true}, {"", "x", false}, {"x", "", true}} {
+		if got := holds(tc.text, tc.term); got != tc.want {
+			t.Errorf("holds(%q, %q) = %v, want %v", tc.text, tc.term, got, tc.want)
+		}
+	}
+}

@@ -120,6 +120,10 @@ func (c *Console) workerStory(l *line, w *api.Worker, st style) {
 		l.put(stBad, why.cut(room))
 		l.right(stDim, next, 0)
 	case api.Asleep:
+		if w.Phase == api.PhaseWaking {
+			l.cell(stA, "waking", 10).gap(2).put(stText, "its weights come back").gap(2).put(stDim, "level "+whole(w.Level))
+			return
+		}
 		l.cell(st, "asleep", 10).gap(2).put(stDim, "since "+clock(w.Since)+", level "+whole(w.Level))
 		if w.Level == 2 {
 			l.put(stDim, ", weights dropped")

@@ -98,6 +98,8 @@ func (c *Console) subtabs(width int) string {
 	if c.keysShown() {
 		at = 1
 	}
+	l.width--
 	tabStrip(l, []Text{"Savings", "Keys " + whole(len(c.snap.Keys))}, at)
+	l.width++
 	return l.string()
 }

@@ -127,10 +127,22 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if out == nil {
 		return nil
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	switch err := json.NewDecoder(resp.Body).Decode(out); {
+	case err == nil:
+	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return ctx.Err()
+	case broken(err): // it ended in the middle of its answer
+		return fmt.Errorf("%w at %s: %w", ErrAway, c.addr, err)
+	default:
 		return fmt.Errorf("read answer of engine %s: %w", c.Version(), err)
 	}
 	return nil
+}
+
+// broken reports whether reading an answer failed by the connection, and not by what the answer says.
+func broken(err error) bool {
+	var conn net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &conn)
 }
 
 // remoteError is an engine's error with its text as it was there.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -145,6 +147,30 @@ func TestErrorsSurviveTheSocket(t *testing.T) {
 	err = c.Do(t.Context(), api.Action{Verb: api.PromptSend, ID: "big", Target: "toy", Text: strings.Repeat("x", 3<<20)})
 	if err == nil || errors.Is(err, api.ErrAway) {
 		t.Errorf("a prompt of 3 MB gives %v, want a refusal", err)
+	}
+}
+
+// TestAnEngineThatEndsInItsAnswerIsAway cuts an answer off, as the end of an engine does.
+func TestAnEngineThatEndsInItsAnswerIsAway(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"seq":1,"text":`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Serve(ln) }()
+	defer func() { _ = s.Close(); <-done }()
+	c, err := api.Dial("unix:" + ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Log(t.Context(), "engine", 0); !errors.Is(err, api.ErrAway) {
+		t.Errorf("Log = %v, want ErrAway", err)
 	}
 }
 

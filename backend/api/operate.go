@@ -120,7 +120,7 @@ type Download struct {
 const (
 	WorkerFix   Verb = "worker.fix"   // Target: worker; Args: set, unset and env, as in Fix, one a line; none: its own Fix. (Re)starts it
 	WorkerUnfix Verb = "worker.unfix" // Target: worker; what the config says again. (Re)starts it
-	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2
+	WorkerSleep Verb = "worker.sleep" // Target: worker; Args["level"]: 1 or 2; none: that of the config
 	WorkerWake  Verb = "worker.wake"  // Target: worker
 	ModelRoll   Verb = "model.roll"   // Target: model; a rolling restart. Args["alone"]="true": also of the only worker that serves it
 	ModelUnroll Verb = "model.unroll" // Target: model; ends a rolling restart after the present worker

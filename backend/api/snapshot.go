@@ -25,7 +25,7 @@ type Snapshot struct {
 	Providers []Provider `json:"providers,omitempty"` // paid APIs, in the order of the config
 
 	Crashes []Crash  `json:"crashes,omitempty"` // the newest of the crash book, newest first; at most 40
-	Strays  []Stray  `json:"strays,omitempty"`  // at most 64
+	Strays  []Stray  `json:"strays,omitempty"`  // at most 24
 	Advice  []Advice `json:"advice,omitempty"`  // none: nothing is wrong; at most 32
 	Rolls   []Roll   `json:"rolls,omitempty"`   // rolling restarts, the last of each model
 	Cache   *Cache   `json:"cache,omitempty"`   // nil: this host has none

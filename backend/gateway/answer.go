@@ -63,7 +63,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 	default:
 		// The request is at fault: every worker would say the same, so this one's words are passed on.
 		outcome = api.OutcomeRejected
-		msg := errorText(status, b)
+		msg := c.clean(errorText(status, b))
 		c.ended(outcome, msg, route.Neutral)
 		c.note(func(r *api.Request) { r.Error = msg })
 	}
@@ -101,6 +101,9 @@ func (c *call) check(rep *reply, b []byte) *fault {
 		// Without a length, the end of the connection, or of the chunks, looks like the end of the answer, and it may
 		// well come behind a brace in its middle.
 		return broken(io.ErrUnexpectedEOF)
+	}
+	if c.tap.keep && c.g.Rates != nil && !c.g.Rates() {
+		c.tap.keep = false
 	}
 	c.d.answer(&c.tap, b)
 	if c.tap.fault != "" {

@@ -69,6 +69,8 @@ type call struct {
 	priced    bool
 	done      bool // the lease is given back
 
+	watched bool // hangUp is called when its context ends
+
 	seats *[]route.Candidate // memory of cands, from the pool
 }
 
@@ -109,8 +111,15 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, d *dialect, who 
 	c.seats = seats.Get().(*[]route.Candidate)
 	c.cands = *c.seats
 	c.out = out{w: w, rc: http.NewResponseController(w), limit: g.writeTimeout()}
-	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
-		c.out.cork = corkedOf(conn)
+	c.out.until = &c.out.own
+	if lane, ok := w.(*laneReply); ok {
+		c.out.cork, c.out.until = lane, &lane.c.writeBy
+		c.watched = true
+		lane.c.call.Store(c)
+	} else if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok && r.ProtoMajor == 1 {
+		if k := corkedOf(conn); k != nil {
+			c.out.cork = k
+		}
 		if r.ProtoMinor == 0 {
 			c.out.conn = conn
 		}
@@ -211,6 +220,10 @@ func (c *call) unplaced(err error) error {
 	return c.lost(c.sequel.cause, r)
 }
 
+// leastTime is how much of a call's time must be left for another try to make sense. Where its model takes longer to the
+// first token on the mean, that is.
+const leastTime = time.Second
+
 // again decides whether another upstream is tried after f.
 func (c *call) again(f *fault) bool {
 	if f.final || c.r.Context().Err() != nil {
@@ -224,6 +237,9 @@ func (c *call) again(f *fault) bool {
 		if c.died++; c.died >= 2 {
 			return false
 		}
+	}
+	if left := time.Until(c.until); left < max(leastTime, c.turns.pace.prefill()) {
+		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
 		c.moved = true
@@ -248,8 +264,8 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.tap.again()
 	} else {
 		resume := c.resumes()
-		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
-		if resume {
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.who.capture || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume || c.who.capture {
 			c.tap.limit = maxResume
 		}
 		c.tokens.Store(0)
@@ -286,7 +302,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at, f.paid = c.at, c.paid
+	f.at, f.paid, f.msg = c.at, c.paid, c.clean(f.msg)
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost
@@ -361,7 +377,7 @@ func (c *call) exchange(ctx context.Context) (*fault, error) {
 	defer func() {
 		// First off the wire: a connection that is kept is another request's from then on.
 		taken := c.offWire()
-		rep.close(whole && !taken)
+		rep.close(whole && !taken && ctx.Err() == nil)
 	}()
 	if rep.get("Content-Encoding") != "" && !rep.is("Content-Encoding", "identity") {
 		return complaint(0, "it sends a compressed answer, which was not asked for", ""), nil

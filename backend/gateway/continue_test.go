@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -255,13 +256,32 @@ const storyBody = `{"model":"m","messages":[{"role":"system","content":"Be brief
 
 func story(extra string) string { return fmt.Sprintf(storyBody, extra) }
 
-// impatient shortens the idle limit for the one blade that needs it: a busy machine is silent, too.
+// impatient makes the idle limit end when a worker has sent a comment and nothing more, for the one blade that needs
+// it. A limit that is short would end other waits too: a busy machine is silent, as well.
 func impatient(how string) func(*Gateway) {
 	return func(g *Gateway) {
 		if how == "silent" {
-			g.IdleTimeout = 500 * time.Millisecond
+			g.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+				return &hushed{Conn: c}, err
+			}
 		}
 	}
+}
+
+// hushed is a connection whose read limit is over once a comment has come.
+type hushed struct {
+	net.Conn
+	over bool
+}
+
+func (h *hushed) Read(p []byte) (int, error) {
+	if h.over {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n, err := h.Conn.Read(p)
+	h.over = bytes.Contains(p[:n], []byte(": keep-alive\n\n"))
+	return n, err
 }
 
 func continuing(g *Gateway) { g.Continue = true }

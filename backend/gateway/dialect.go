@@ -73,26 +73,40 @@ func chatAnswer(t *tap, body []byte) {
 		}
 		return t.fault == ""
 	})
+	t.finish = ownReason(t.finish)
 	if usage.IsObject() {
 		t.usage, t.hasUsage = openaiUsage(usage), true
 	}
 }
 
-// chatParts finds what an answer is read for, in one pass, and copies no more than that.
+// ownReason gives a finish_reason that points into no buffer.
+func ownReason(s string) string {
+	switch s {
+	case "stop":
+		return "stop"
+	case "length":
+		return "length"
+	case "tool_calls":
+		return "tool_calls"
+	}
+	return strings.Clone(s)
+}
+
+// chatParts finds what an answer is read for, in one pass. It copies nothing: see inPlace.
 func chatParts(body []byte) (choices, usage, fault gjson.Result) {
 	err := members(body, func(key []byte, m member) error {
 		switch string(key) {
 		case "choices":
-			choices = gjson.ParseBytes(m.raw(body))
+			choices = inPlace(m.raw(body))
 		case "usage":
-			usage = gjson.ParseBytes(m.raw(body))
+			usage = inPlace(m.raw(body))
 		case "error":
-			fault = gjson.ParseBytes(m.raw(body))
+			fault = inPlace(m.raw(body))
 		}
 		return nil
 	})
 	if err != nil { // not strictly JSON: what can be read of it counts
-		v := gjson.ParseBytes(body)
+		v := inPlace(body)
 		choices, usage, fault = v.Get("choices"), v.Get("usage"), v.Get("error")
 	}
 	return choices, usage, fault

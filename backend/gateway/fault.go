@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/vllmdeck/vllmdeck/backend/quotes"
 	"github.com/vllmdeck/vllmdeck/backend/route"
 )
 
@@ -92,6 +94,8 @@ func broken(err error) *fault {
 	case errors.As(err, &dial), errors.As(err, &op) && op.Op == "dial":
 		f.msg, f.free, f.died = "it cannot be reached: "+err.Error(), true, true
 		f.sent = dial != nil && dial.sent
+	case noTLS(err):
+		f.msg, f.free, f.died = "it cannot be reached by https: "+cut(err.Error(), 300), true, true
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStale):
 		f.msg, f.free, f.died, f.sent = "it broke the connection off", true, true, true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -102,6 +106,13 @@ func broken(err error) *fault {
 		f.msg, f.died, f.sent = cut(err.Error(), 300), true, true
 	}
 	return f
+}
+
+// noTLS reports whether no connection came to be because its TLS could not be agreed on: nothing of the request was sent.
+func noTLS(err error) bool {
+	var header tls.RecordHeaderError
+	var cert *tls.CertificateVerificationError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &header) || errors.As(err, &cert)
 }
 
 // What vLLM 0.32 says when it did not take a request, or died under it. Neither is the request's doing.
@@ -152,10 +163,28 @@ func errorText(status int, body []byte) string {
 	return fmt.Sprintf("HTTP %d", status)
 }
 
+// clean takes out of what an upstream says what it quotes: of the request, of the answer so far, of its own key.
+func (c *call) clean(msg string) string {
+	f := quotes.New(msg)
+	f.Look([]byte(c.lease.Key))
+	for name, values := range c.r.Header {
+		switch name {
+		case "Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Connection":
+			continue
+		}
+		for _, v := range values {
+			f.Look([]byte(v))
+		}
+	}
+	f.LookJSON(c.req.body, c.req.model)
+	f.Look(c.tap.text)
+	return f.Rest()
+}
+
 // withoutInput takes out of a validation error what it quotes of the request, which may be a prompt:
 // the ledger, the log and the console keep none. The client gets the worker's own words.
 func withoutInput(msg string) string {
-	if before, _, quotes := strings.Cut(msg, "'input':"); quotes {
+	if before, _, ok := strings.Cut(msg, "'input':"); ok {
 		return strings.TrimRight(before, ", ") + " …"
 	}
 	return msg

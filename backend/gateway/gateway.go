@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,11 +50,19 @@ type Gateway struct {
 	Rated func(r *api.Request, prompt, answer string)
 	// Rates says whether the next answer would be rated: false saves reading its text. Nil: each is.
 	Rates func() bool
+	// Captured is given the prompt (JSON, as the client wrote it) and the answer's text of requests whose key is to have
+	// them kept, after Settle; more says that the answer was longer. It must not block. Nil: none are kept.
+	Captured func(r *api.Request, prompt, answer string, more bool)
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
 	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the
 	// greatest length of its answer; false: that is not known. It must not block. Nil: it never is.
 	Estimate func(model string, prompt, completion int64) (api.Nanos, bool)
+	// Repeated is told of each prompt that a worker is sent where there are several: how much of its beginning that one was
+	// sent before, 0..1. It must not block. Nil: nobody is.
+	Repeated func(worker string, share float64)
+	// Wanted is told of a model whose requests wait for a worker: one that sleeps can be woken. It must not block.
+	Wanted func(model string)
 	// Dial reaches a worker that is not behind a Lease.Client; nil: a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -83,6 +92,7 @@ type Gateway struct {
 // ServeHTTP serves one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.once.Do(g.prepare)
+	defer g.tell(r)
 	rt := g.route(r)
 	switch {
 	case rt == nil:
@@ -106,6 +116,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.writeTimeout()))
 		rt.serve(g, w, r, who)
 	}
+}
+
+// tell logs a panic outside of a call; net/http then ends the connection.
+func (g *Gateway) tell(r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != any(http.ErrAbortHandler) {
+		g.Log.Error("request handler panicked", "route", cut(r.URL.Path, 100), "panic", p, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (g *Gateway) prepare() {
@@ -161,6 +183,29 @@ func (g *Gateway) queue(model string) *queue {
 		g.queues[model] = q
 	}
 	return q
+}
+
+// missedFor is for how long a request that found no place in line, nor a worker, counts as waiting: it may come again.
+const missedFor = 5 * time.Second
+
+// Waiting says whether requests wait for a worker of a model.
+func (g *Gateway) Waiting(model string) bool {
+	g.mu.Lock()
+	q := g.queues[model]
+	g.mu.Unlock()
+	if q == nil {
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n > 0 || !q.missed.IsZero() && time.Since(q.missed) < missedFor
+}
+
+// wanted tells that requests wait for a worker of a model.
+func (g *Gateway) wanted(model string) {
+	if g.Wanted != nil {
+		g.Wanted(model)
+	}
 }
 
 func (g *Gateway) agent() string {

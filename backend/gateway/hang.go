@@ -63,6 +63,15 @@ func (c *call) offWire() bool {
 	return taken
 }
 
+// hangUp ends what the call has with a worker: its client has gone, or the engine ends. Its context has ended.
+func (c *call) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.line.conn != nil {
+		_ = c.line.conn.Close() // its reader learns why from the context
+	}
+}
+
 // Evict takes all requests from an upstream that answers none of them any more. Those that have no content yet
 // move to another upstream, those that have are continued there or end with an error event. It gives their number.
 func (g *Gateway) Evict(upstream string) int {

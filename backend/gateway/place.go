@@ -32,6 +32,10 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 	}
 	w, err := c.join(q)
 	if err != nil {
+		q.mu.Lock()
+		q.missed = time.Now()
+		q.mu.Unlock()
+		c.g.wanted(c.row.Model)
 		return c.elsewhere(err)
 	}
 	c.g.queued.Add(1)
@@ -42,6 +46,7 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 	}()
 	limit := time.NewTimer(c.mayWait() - c.queue)
 	defer limit.Stop()
+	c.g.wanted(c.row.Model)
 	select {
 	case <-w.first:
 	case <-w.out:
@@ -60,6 +65,7 @@ func (c *call) place(ctx context.Context) (Lease, error) {
 		case !c.waits(why):
 			return Lease{}, c.nobody()
 		}
+		c.g.wanted(c.row.Model) // one may have fallen asleep since
 		var soon <-chan time.Time
 		if why == route.Tried {
 			soon = time.After(settle)
@@ -205,6 +211,9 @@ func (c *call) pick(overflow bool) (Lease, route.Reason) {
 			c.at = c.cands[i].ID
 			c.paid = c.cands[i].Provider
 			if c.known && !c.paid {
+				if c.g.Repeated != nil {
+					c.g.Repeated(c.at, c.cands[i].Prefix)
+				}
 				c.g.prefixes.Add(&c.chain, c.at)
 			}
 			return l, why

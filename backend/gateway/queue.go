@@ -18,12 +18,13 @@ import (
 // line delays another one by its share of the places, not by 500 requests. Without keys there is
 // one flow: first come, first served.
 type queue struct {
-	mu    sync.Mutex
-	head  *waiter
-	again []*waiter // have been with a worker before: they are next
-	flows map[string]*flow
-	n     int     // all of them
-	clock float64 // virtual time: the turn of the flow that was served last
+	mu     sync.Mutex
+	head   *waiter
+	again  []*waiter // have been with a worker before: they are next
+	flows  map[string]*flow
+	n      int       // all of them
+	missed time.Time // when a request last found neither a worker nor a place
+	clock  float64   // virtual time: the turn of the flow that was served last
 
 	pace pace
 }

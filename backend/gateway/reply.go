@@ -123,7 +123,13 @@ func (c *call) sendWire(ctx context.Context, l *Lease, wait time.Duration) (*rep
 			_ = cn.Close() // nothing was sent on it
 			return nil, errTaken
 		}
-		stop := context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
+		stop := func() bool { return true }
+		if !c.watched {
+			stop = context.AfterFunc(ctx, func() { _ = cn.Close() }) // the client is gone: so is the request
+		} else if err := ctx.Err(); err != nil { // since onWire hangUp would do that
+			_ = cn.Close()
+			return nil, err
+		}
 		cn.began = time.Now()
 		// On a busy connection the limit of the request before is as good, if it is near.
 		at := cn.began.Add(wait)

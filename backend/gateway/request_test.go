@@ -199,8 +199,8 @@ func TestLastUser(t *testing.T) {
 	}
 }
 
-// TestBodyOnTheWire checks what arrives at a worker, by both clients and in every size.
-func TestBodyOnTheWire(t *testing.T) {
+// bodyOnTheWire checks what arrives at a worker, by both clients and in every size.
+func bodyOnTheWire(t *testing.T, sizes ...int) {
 	for name, client := range map[string]*http.Client{"own": nil, "net/http": netHTTP()} {
 		t.Run(name, func(t *testing.T) {
 			var got string
@@ -223,7 +223,7 @@ func TestBodyOnTheWire(t *testing.T) {
 			if client != nil {
 				defer client.CloseIdleConnections()
 			}
-			for _, size := range []int{1, 1 << 10, 1 << 20, 20 << 20} {
+			for _, size := range sizes {
 				pad := strings.Repeat("x", size)
 				res := r.post(t, "/v1/chat/completions?api-version=1", `{"model":"default","unknown":{"vllm":[true]},"priority":3,"pad":"`+pad+`"}`,
 					"Authorization", "Bearer client-secret", "X-Api-Key", "client-secret", "Cookie", "c=d", "Forwarded", "for=1", "X-Forwarded-For", "1.2.3.4", "X-Vllm-Priority", "9",

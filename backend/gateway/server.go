@@ -18,31 +18,28 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	g.once.Do(g.prepare)
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	srv := &http.Server{
-		Handler:           g,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		TLSConfig:         certs,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:         idle,
-		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
-		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
-	}
+	srv := g.server(base, certs)
 	defer g.client.CloseIdleConnections()
 	defer g.wire.close()
 	failed := make(chan error, 1)
-	ln = corkListener{ln}
+	var quick *lane // nil with TLS
+	if certs == nil {
+		quick = newLane(base, g, ln)
+		ln = quick
+	} else {
+		ln = corkListener{ln}
+	}
 	go func() {
-		if certs != nil {
-			failed <- srv.ServeTLS(ln, "", "")
-		} else {
+		if certs == nil {
 			failed <- srv.Serve(ln)
+		} else {
+			failed <- srv.ServeTLS(ln, "", "")
 		}
 	}()
 	select {
 	case err := <-failed:
+		cut(nil)
+		quick.cut(base)
 		return fmt.Errorf("serve %s: %w", ln.Addr(), errors.Join(err, srv.Close()))
 	case <-ctx.Done():
 	}
@@ -50,7 +47,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	wait, done := context.WithTimeout(base, grace)
 	defer done()
 	// Calls within this process have no connection: they are waited for by their count.
-	if srv.Shutdown(wait) == nil && g.Drain(wait) == nil {
+	quick.stop()
+	if srv.Shutdown(wait) == nil && quick.wait(wait) == nil && g.Drain(wait) == nil {
 		<-failed //nolint:errcheck // http.ErrServerClosed
 		return nil
 	}
@@ -58,9 +56,29 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener, certs *tls.Config,
 	cut(errStopping)
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer stop()
-	err := errors.Join(g.Drain(last), srv.Close())
+	err := g.Drain(last)
+	quick.cut(last)
+	err = errors.Join(err, srv.Close())
 	<-failed //nolint:errcheck // http.ErrServerClosed
 	return err
+}
+
+// server is net/http's part of Serve, whose requests have the context base.
+func (g *Gateway) server(base context.Context, certs *tls.Config) *http.Server {
+	return &http.Server{
+		Handler:           g,
+		ReadHeaderTimeout: firstWait,
+		IdleTimeout:       idleWait,
+		MaxHeaderBytes:    64 << 10,
+		TLSConfig:         certs,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         idle,
+		// "OPTIONS *" is no route here.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
+		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
+	}
 }
 
 // cutTime is how long the calls that are cut may take to tell their clients.

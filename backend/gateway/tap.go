@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -115,7 +116,7 @@ func readError(err gjson.Result) (msg string, code int) {
 	if msg == "" {
 		msg = "the worker reported an error without a message"
 	}
-	return cut(msg, 1000), int(err.Get("code").Int())
+	return strings.Clone(cut(msg, 1000)), int(err.Get("code").Int())
 }
 
 // chatEvent reads an event of chat or completions.
@@ -346,6 +347,9 @@ func (t *tap) think(s string) {
 	}
 	t.thought = append(t.thought, s...)
 }
+
+// all is the text that was kept, however long.
+func (t *tap) all() string { return gjson.Parse(`"` + string(t.text) + `"`).Str }
 
 // answer is the text that was kept for rating.
 func (t *tap) answer() string {

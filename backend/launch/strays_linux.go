@@ -201,7 +201,7 @@ func (l *Local) EndStray(pid int, started time.Time) (end func(context.Context) 
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	switch {
-	case err == unix.ESRCH || pid <= 1:
+	case errors.Is(err, unix.ESRCH) || pid <= 1:
 		return nil, fmt.Errorf("%w: no process has the pid %d", api.ErrUnknown, pid)
 	case err != nil:
 		fd = -1 // a kernel before 5.3, or a sandbox that forbids handles
@@ -255,7 +255,7 @@ func (s stat) end(ctx context.Context, fd int) error {
 		} else {
 			err = unix.Kill(s.PID, step.sig)
 		}
-		if err != nil && err != unix.ESRCH {
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("end stray %d: %w", s.PID, err)
 		}
 		wait, cancel := context.WithTimeout(ctx, step.wait)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Rows are written several in a statement, and what they have in common is bound once: binding
@@ -16,12 +17,15 @@ var chunkRows = [...]int{64, 16, 4, 1}
 // errTold says that some rows of a chunk were closed before.
 var errTold = errors.New("rows were written before")
 
-// inserts is one statement for each size of a chunk.
-type inserts [len(chunkRows)]*sql.Stmt
+// inserts is one statement for each size of a chunk, and another for chunks of common rows.
+type inserts struct{ all, common [len(chunkRows)]*sql.Stmt }
 
 func (s *inserts) prepare(ctx context.Context, db *sql.DB, on string) (err error) {
 	for i, n := range chunkRows {
-		if s[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, ownColumns, n)+on, len(shapeColumns))); err != nil {
+		if s.all[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, ownColumns, nil, nil, n)+on, len(shapeColumns))); err != nil {
+			return fmt.Errorf("prepare ledger statements: %w", err)
+		}
+		if s.common[i], err = db.PrepareContext(ctx, plain(insertRows("request", shapeColumns, mostColumns, rareColumns, usualValues, n)+on, len(shapeColumns))); err != nil {
 			return fmt.Errorf("prepare ledger statements: %w", err)
 		}
 	}
@@ -30,8 +34,8 @@ func (s *inserts) prepare(ctx context.Context, db *sql.DB, on string) (err error
 
 // within gives the statements for use in tx.
 func (s *inserts) within(ctx context.Context, tx *sql.Tx) (in inserts) {
-	for i := range s {
-		in[i] = tx.StmtContext(ctx, s[i])
+	for i := range chunkRows {
+		in.all[i], in.common[i] = tx.StmtContext(ctx, s.all[i]), tx.StmtContext(ctx, s.common[i])
 	}
 	return in
 }
@@ -44,11 +48,16 @@ func (w *writer) insert(ctx context.Context, s *inserts, rows []*row) (changed i
 		i++
 	}
 	chunk, rest := rows[:chunkRows[i]], rows[chunkRows[i]:]
+	common := !slices.ContainsFunc(chunk, func(r *row) bool { return !r.common() })
+	stmt := s.all[i]
+	if common {
+		stmt = s.common[i]
+	}
 	w.args = chunk[0].shape.args(w.args[:0])
 	for _, r := range chunk {
-		w.args = r.args(w.args)
+		w.args = r.args(w.args, common)
 	}
-	res, err := s[i].ExecContext(ctx, w.args...)
+	res, err := stmt.ExecContext(ctx, w.args...)
 	if err != nil {
 		return 0, rows, fmt.Errorf("write ledger rows: %w", err)
 	}

@@ -179,11 +179,18 @@ func (s *shape) args(to []any) []any {
 		flag(s.Simulated), flag(s.Unmetered), flag(s.Earning), flag(s.ActualUnknown), flag(s.WouldUnknown))
 }
 
-// args appends what is bound for each row, in the order of ownColumns.
-func (r *row) args(to []any) []any {
-	return append(to, r.ID, r.Started, r.Client,
-		r.Usage.Input, r.Usage.CacheRead, r.Usage.CacheWrite, r.Usage.Output, r.Usage.Reasoning,
-		r.Queue, r.TTFT, r.Duration, r.ITL, r.MaxGap, r.Share, r.Actual.arg(), r.Would.arg(), float(r.Health))
+// args appends what is bound for each row, in the order of ownColumns; without the rare ones if common is set.
+func (r *row) args(to []any, common bool) []any {
+	to = append(to, r.ID, r.Started, r.Usage.Input, r.Usage.CacheRead, r.Usage.Output, r.TTFT, r.Duration, r.Share, r.Actual.arg(), r.Would.arg())
+	if common {
+		return to
+	}
+	return append(to, r.Client, r.Usage.CacheWrite, r.Usage.Reasoning, r.Queue, r.ITL, r.MaxGap, float(r.Health))
+}
+
+// common reports whether the rare columns of the row all have their usual values.
+func (r *row) common() bool {
+	return r.Usage.CacheWrite|r.Usage.Reasoning|r.Queue|r.ITL|r.MaxGap == 0 && r.Client == "" && r.Health == nil
 }
 
 // span keeps a duration from being negative: a clock that was set back must not take away time.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -105,11 +106,11 @@ var (
 		"price_input", "price_cache_read", "price_cache_write", "price_output",
 		"simulated", "unmetered", "earning", "actual_unknown", "would_unknown",
 	}
-	ownColumns = []string{
-		"id", "started", "client_id",
-		"input", "cache_read", "cache_write", "output", "reasoning",
-		"queue", "ttft", "duration", "itl", "max_gap", "share", "actual", "would", "health",
-	}
+	ownColumns  = slices.Concat(mostColumns, rareColumns)
+	mostColumns = []string{"id", "started", "input", "cache_read", "output", "ttft", "duration", "share", "actual", "would"}
+	// rareColumns have their usual values in the rows of most answers that came as a whole.
+	rareColumns = []string{"client_id", "cache_write", "reasoning", "queue", "itl", "max_gap", "health"}
+	usualValues = []string{"''", "0", "0", "0", "0", "0", "NULL"}
 )
 
 var (
@@ -127,13 +128,13 @@ var (
 		" ON CONFLICT (hour, worker, model, simulated) DO UPDATE SET " + set([]string{"wall", "busy"}, "worker_hour")
 )
 
-func insert(table string, columns []string) string { return insertRows(table, nil, columns, 1) }
+func insert(table string, columns []string) string { return insertRows(table, nil, columns, nil, nil, 1) }
 
 // insertRows inserts n rows that have the values of the shared columns in common: those are
-// bound first, and once.
-func insertRows(table string, shared, own []string, n int) string {
+// bound first, and once. The usual columns have the values that are given here.
+func insertRows(table string, shared, own, usual, values []string, n int) string {
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + table + " (" + strings.Join(append(append([]string{}, shared...), own...), ", ") + ") VALUES ")
+	b.WriteString("INSERT INTO " + table + " (" + strings.Join(slices.Concat(shared, own, usual), ", ") + ") VALUES ")
 	for i := range n {
 		sep := "("
 		if i > 0 {
@@ -146,6 +147,9 @@ func insertRows(table string, shared, own []string, n int) string {
 			}
 			b.WriteString(sep + "$" + strconv.Itoa(at))
 			sep = ", "
+		}
+		for _, v := range values {
+			b.WriteString(", " + v)
 		}
 		b.WriteString(")")
 	}

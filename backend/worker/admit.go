@@ -22,7 +22,10 @@ const (
 )
 
 // gateError says that a start was not tried because the memory it needs is taken.
-type gateError struct{ cause, remedy string }
+type gateError struct {
+	cause, remedy string
+	fits          float64 // share of the card that is free; 0: not known
+}
 
 func (e *gateError) Error() string { return e.cause }
 
@@ -43,7 +46,7 @@ func (w *worker) admit(ctx context.Context, l *life) (err error) {
 	for began := time.Now(); ; {
 		cards, settled := w.cards()
 		var again <-chan struct{}
-		why, fault := "", (*gateError)(nil)
+		var why string
 		switch gpus := l.plan.on(cards); {
 		case isDone(l.open):
 			return nil
@@ -57,7 +60,8 @@ func (w *worker) admit(ctx context.Context, l *life) (err error) {
 				why = fmt.Sprintf("%s is starting on GPU %s", by, gpu)
 				break
 			}
-			if fault = l.plan.room(w.name, cards, gpus); fault == nil {
+			fault := l.plan.room(w.name, cards, gpus)
+			if fault == nil {
 				return nil
 			}
 			why = fault.cause
@@ -96,6 +100,9 @@ func (w *worker) block(l *life, why string) {
 func (w *worker) admitted(l *life) {
 	if w.life != l {
 		w.opts.turns.give(l) // it was taken after the life had ended
+		return
+	}
+	if w.st.Blocked == "" {
 		return
 	}
 	w.st.Blocked = ""
@@ -204,6 +211,7 @@ func (p *plan) room(worker string, cards []api.GPU, gpus []string) *gateError {
 			e.cause += ": " + who
 		}
 		if fits := math.Floor(free/total*100) / 100; fits >= 0.05 {
+			e.fits = fits
 			remedy += fmt.Sprintf(", or set --gpu-memory-utilization=%.2f or less under args:", fits)
 		}
 		e.remedy = fmt.Sprintf("%s; \"vllmdeck worker start %s --no-gate\" starts it all the same", remedy, worker)
@@ -239,7 +247,7 @@ func holders(ps []api.GPUProcess) (who, remedy string) {
 		}
 		switch {
 		case p.Worker != "":
-			remedy = fmt.Sprintf("stop worker %s", p.Worker)
+			remedy = "stop worker " + p.Worker
 		case p.Stray:
 			remedy = fmt.Sprintf("end the stray: \"vllmdeck worker end-stray %d\"", p.PID)
 		default:

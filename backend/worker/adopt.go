@@ -75,6 +75,9 @@ func (w *worker) adopting(ctx context.Context, l *life, inst launch.Instance, er
 			l.served = s
 		}
 		w.st.Adopted = true
+		if r, err := readNap(l.spec.Folder, inst.Started()); err == nil {
+			w.st.Awake = r.Awake
+		}
 		w.st.MaxSeqs, _ = strconv.Atoi(flagValue(l.spec.Argv, "max-num-seqs"))
 		w.launched(ctx, l, inst)
 	case w.st.State == api.Stopping:

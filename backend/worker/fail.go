@@ -96,11 +96,15 @@ func (w *worker) release() {
 	w.life = nil
 	w.opts.turns.give(l)
 	w.st.PID, w.st.Stalled, w.st.Adopted = 0, false, false
+	w.st.CanSleep, w.st.Level = false, 0
 	w.forgetReadings()
 }
 
 // takenLine is what a start says that failed because something else is in the way for now.
 var takenLine = regexp.MustCompile(`(?i)in use|taken|busy|occupied`)
+
+// hopelessLine is what the system says of a command that cannot be run, today or tomorrow. The shim has it as text.
+var hopelessLine = regexp.MustCompile(`exec format error|executable file not found|no such file or directory|permission denied|not executable|argument list too long`)
 
 // preflightError is what Check found: nothing has been started.
 type preflightError struct{ err error }
@@ -120,9 +124,13 @@ func (w *worker) unlaunched(ctx context.Context, err error) {
 	switch {
 	case errors.As(err, &gate):
 		v.class, v.cause, v.remedy = classResource, clip(gate.cause), clip(gate.remedy)
+		if gate.fits >= leastUtilization {
+			v.cure = func(known) change { return change{Set: []string{utilization(gate.fits)}} }
+		}
 	case takenLine.MatchString(err.Error()):
 		v.class = classResource
-	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, &pre), errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission),
+		hopelessLine.MatchString(err.Error()):
 		v.class = classConfig
 	}
 	w.crashed(w.life, v, time.Now())

@@ -44,6 +44,7 @@ type host struct {
 	readings map[string]*reading      // by URL
 	hung     func(string)             // Options.Hung
 	cards    func() ([]api.GPU, bool) // Options.GPUs
+	waiting  map[string]bool          // models that requests wait for
 }
 
 // proc is a fake server.
@@ -62,6 +63,7 @@ type proc struct {
 	models  []string
 	term    func() // what SIGTERM does
 	killErr error
+	dev     *dev // routes of sleep mode; nil: none
 
 	terms, kills, canary atomic.Int32
 	closed               atomic.Bool
@@ -258,6 +260,9 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 		_, _ = io.WriteString(w, `{"object":"list","data":[`+strings.Join(ids, ",")+`]}`)
 	case "/v1/completions":
 		p.canary.Add(1)
+		if p.dev != nil && p.dev.sleeps() {
+			h.t.Errorf("a server that sleeps is asked for a token: it would be parked")
+		}
 		if hang {
 			select {
 			case <-r.Context().Done():
@@ -268,7 +273,9 @@ func (h *host) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		_, _ = io.WriteString(w, `{"choices":[{"text":"a"}]}`)
 	default:
-		w.WriteHeader(http.StatusNotFound)
+		if p.dev == nil || !p.dev.serve(w, r) {
+			w.WriteHeader(http.StatusNotFound)
+		}
 	}
 	return w.Result(), nil
 }
@@ -294,9 +301,14 @@ func (h *host) options(state string) Options {
 		Self:      []string{"/bin/vllmdeck"},
 		State:     state,
 		Hung:      h.hung,
-		GPUs:      h.cards,
-		HTTP:      &http.Client{Transport: h},
-		HasGPU:    func() bool { return false },
+		Waiting: func(model string) bool {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.waiting[model]
+		},
+		GPUs:   h.cards,
+		HTTP:   &http.Client{Transport: h},
+		HasGPU: func() bool { return false },
 		Notice: func(n api.Notice) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

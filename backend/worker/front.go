@@ -53,7 +53,7 @@ type Target struct {
 	Model     string // name that the server knows the model by
 	Key       string // its bearer token, "" for none
 	Simulated bool
-	Started   time.Time // of its process, as in api.Worker
+	Started   time.Time // of its process, or when that last woke, as in api.Worker
 }
 
 // Target gives where requests for a worker go.
@@ -82,6 +82,25 @@ func (p *Pool) Drain(name string) error { return p.order(name, (*worker).orderDr
 
 // Resume routes to a drained worker again.
 func (p *Pool) Resume(name string) error { return p.order(name, (*worker).orderResume) }
+
+// Sleep puts a ready worker to sleep at a level, 1 or 2; 0: that of the config. It returns once that has begun: its
+// requests end first.
+func (p *Pool) Sleep(name string, level int) error {
+	return p.order(name, func(w *worker, ctx context.Context) error { return w.orderSleep(level)(ctx) })
+}
+
+// WakeUp wakes a worker that sleeps, in its turn.
+func (p *Pool) WakeUp(name string) error { return p.order(name, (*worker).orderWake) }
+
+// Wanted says that requests wait for a worker of a model: those that sleep, or wait for their turn to start, look
+// whether they should (Options.Waiting).
+func (p *Pool) Wanted(model string) {
+	for _, w := range p.set.Load().order {
+		if v := w.view.Load(); v.Model == model && (v.State == api.Asleep || v.State == api.Starting && v.Blocked != "") {
+			poke(w.bell)
+		}
+	}
+}
 
 // order gives api.ErrUnknown if there is no such worker and api.ErrRefused if the order makes
 // no sense in its state.

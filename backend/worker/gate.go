@@ -6,6 +6,7 @@ import "sync/atomic"
 // Closing it is final for that moment: once shut has returned, the count can only fall.
 type gate struct {
 	v     atomic.Int64  // requests<<1 | closed
+	taken atomic.Int64  // requests let in so far
 	idle  chan struct{} // gets one value when a closed gate has become empty
 	freed func()        // called after each release
 }
@@ -27,6 +28,7 @@ func (g *gate) acquire() (release func(), ok bool) {
 			break
 		}
 	}
+	g.taken.Add(1)
 	var done atomic.Bool
 	return func() {
 		if done.Swap(true) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -26,6 +27,8 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	w.st.Stalled, w.st.Adopted = false, false
 	w.st.PID, w.st.Started, w.st.Command, w.st.Version, w.st.MaxLen = 0, time.Time{}, nil, "", 0
 	w.st.Trend, w.st.LastStart = nil, nil
+	w.st.CanSleep, w.st.Level, w.st.Awake = false, 0, time.Time{}
+	w.nap, w.sleepless = nil, time.Time{}
 	if h := readHistory(w.plan.spec.Folder); h != nil {
 		w.st.LastStart = h.Phases
 	}
@@ -33,8 +36,19 @@ func (w *worker) begin(ctx context.Context, phase string) (*life, context.Contex
 	return l, watch
 }
 
-// start launches the server.
+// start launches the server, in its turn.
 func (w *worker) start(ctx context.Context) {
+	if w.ungated {
+		w.seat()
+	} else if !w.turn(w.opts.Waiting(w.plan.cfg.Model)) {
+		why := w.st.Blocked
+		if w.st.State != api.Starting {
+			w.enter(api.Starting)
+		}
+		w.st.Blocked, w.queued = why, true
+		return
+	}
+	w.queued = false
 	phase := api.PhaseImports
 	if w.plan.kind == kindAttach {
 		phase = api.PhaseServer
@@ -135,9 +149,19 @@ func (w *worker) target(l *life) target {
 // It asks every pace, and after ten seconds every second at most.
 func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 	t, began := w.target(l), time.Now()
+	var strange time.Time // since when somebody else has its port
 	for {
 		a, err := w.ask(ctx, t, l)
 		if ctx.Err() != nil {
+			return
+		}
+		if s, ok := errors.AsType[*strangerError](err); !ok {
+			strange = time.Time{}
+		} else if strange.IsZero() {
+			strange = time.Now()
+		} else if time.Since(strange) >= strangerLimit {
+			twin := w.twin(ctx, t, l)
+			w.post(func(ctx context.Context) { w.displaced(ctx, l, s, twin) })
 			return
 		}
 		if !w.post(func(ctx context.Context) { w.answered(ctx, l, a, err) }) || err == nil {
@@ -157,7 +181,7 @@ func (w *worker) awaitReady(ctx context.Context, l *life, pace time.Duration) {
 
 func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	if err := w.stranger(l); err != nil { // it would get our key, and then the prompts
-		return answer{}, err
+		return answer{}, &strangerError{err}
 	}
 	if err := t.health(ctx); err != nil {
 		return answer{}, err
@@ -175,22 +199,15 @@ func (w *worker) ask(ctx context.Context, t target, l *life) (answer, error) {
 	default:
 		return a, fmt.Errorf("%s serves %q, not %q: another server answers there", l.spec.URL, a.models[0], l.served)
 	}
-	if l.plan.kind == kindAttach || l.adopted {
+	if l.plan.canSleep(l.spec.Argv) {
+		if a.sleeping, a.canSleep, err = t.sleeping(ctx); err != nil {
+			return a, err
+		}
+	}
+	if l.plan.kind == kindAttach || l.adopted || a.sleeping {
 		return a, nil
 	}
 	return a, t.canary(ctx, l.served, canaryLimit)
-}
-
-// stranger says who answers in place of l's server.
-func (w *worker) stranger(l *life) error {
-	if w.opts.Listens == nil || l.plan.kind == kindAttach {
-		return nil
-	}
-	var pids []int
-	for _, p := range l.inst.Tree() {
-		pids = append(pids, p.PID)
-	}
-	return w.opts.Listens(l.spec.Port, pids)
 }
 
 // answered takes the outcome of one question to a server that is not ready.
@@ -203,6 +220,10 @@ func (w *worker) answered(ctx context.Context, l *life, a answer, err error) {
 		return
 	}
 	l.problem = plain(err)
+	if errors.Is(err, syscall.ECONNREFUSED) && w.st.State == api.Starting && l.phases.up && l.plan.kind != kindAttach {
+		w.unseen(ctx, l)
+		return
+	}
 	if l.plan.kind == kindAttach && w.st.State == api.Starting && time.Since(l.began) >= attachLimit {
 		w.away(ctx, l)
 	}
@@ -233,8 +254,15 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 	w.st.Phases = l.phases.list(now)
 	w.st.LastStart = w.st.Phases
 	w.enter(api.Ready)
-	if w.drained {
+	w.st.CanSleep = a.canSleep
+	switch {
+	case a.sleeping:
+		w.foundAsleep(l)
+	case w.drained:
 		w.enter(api.Draining)
+	}
+	if !a.sleeping {
+		w.seat() // also one that was taken over, whoever has its GPU besides
 	}
 	w.st.Error, w.st.Remedy, w.st.Exit, w.st.Fix = "", "", "", nil
 	if a.version != "" {
@@ -262,14 +290,18 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 		})
 	}
 	w.noteRunning(l)
-	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
+	is := string(api.Ready)
+	if a.sleeping {
+		is = string(api.Asleep)
+	}
+	w.log.Info("worker ready", "state", is, "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:
-		w.notice("info", w.name+" taken over from an earlier engine, ready")
+		w.notice("info", w.name+" taken over from an earlier engine, "+is)
 	case l.plan.kind == kindAttach:
-		w.notice("info", w.name+" answers, ready")
+		w.notice("info", w.name+" answers, "+is)
 	default:
-		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
+		w.notice("info", fmt.Sprintf("%s %s after %v", w.name, is, took.Round(100*time.Millisecond)))
 	}
 	w.trouble.starts = 0
 	w.opts.turns.give(l)

@@ -569,7 +569,7 @@ func TestTakenPortIsTriedAgain(t *testing.T) {
 		h.mu.Lock()
 		h.check = nil
 		h.mu.Unlock()
-		until(t, 5*time.Second, "ready", is(p, "w0", api.Ready))
+		until(t, time.Minute, "ready", is(p, "w0", api.Ready))
 		if s := mustStatus(t, p, "w0"); s.URL != "http://127.0.0.1:8000" {
 			t.Errorf("url = %s", s.URL)
 		}
@@ -612,6 +612,8 @@ func TestLaunchErrors(t *testing.T) {
 	}{
 		{errors.New("fork: resource temporarily unavailable"), true},
 		{fmt.Errorf("start worker w0: %w", os.ErrNotExist), false},
+		{errors.New("start worker w0: run /opt/vllm: exec format error: neither a program for this machine nor a script with an interpreter in its first line"), false},
+		{errors.New("start worker w0: run /opt/vllm: no such file or directory: the interpreter in its first line is missing"), false},
 	} {
 		run(t, conf(vllmWorker("w0")), func(h *host) { h.refuse = c.err }, func(t *testing.T, h *host, p *Pool) {
 			t.Helper()
@@ -624,36 +626,96 @@ func TestLaunchErrors(t *testing.T) {
 	}
 }
 
+// strangerPool runs a worker whose port somebody else has while there says so.
+func strangerPool(t *testing.T, h *host, there *atomic.Bool) (p *Pool, stop func()) {
+	t.Helper()
+	o := h.options(t.TempDir())
+	o.Listens = func(port int, pids []int) error {
+		if port == 0 || len(pids) == 0 {
+			t.Errorf("asked for port %d of %v", port, pids)
+		}
+		if there.Load() {
+			return errors.New("port 8000 is taken by nginx (pid 7)")
+		}
+		return nil
+	}
+	p = NewPool(o)
+	must(t, p.Apply(conf(vllmWorker("w0"))))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	return p, func() { cancel(); must(t, <-done) }
+}
+
 func TestAStrangerOnThePortIsNotTakenForTheServer(t *testing.T) {
-	state := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
-		h.play = loads(time.Second)
-		o := h.options(state)
+		h.play = func(p *proc) {
+			p.set(func(p *proc) { p.models = []string{"nginx"} })
+			loads(time.Second)(p)
+		}
 		var there atomic.Bool
 		there.Store(true)
-		o.Listens = func(port int, pids []int) error {
-			if port == 0 || len(pids) == 0 {
-				t.Errorf("asked for port %d of %v", port, pids)
-			}
-			if there.Load() {
-				return errors.New("port 8000 is taken by nginx (pid 7)")
-			}
-			return nil
-		}
-		p := NewPool(o)
-		must(t, p.Apply(conf(vllmWorker("w0"))))
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- p.Run(ctx) }()
-		time.Sleep(10 * time.Minute)
+		p, stop := strangerPool(t, h, &there)
+		defer stop()
+		time.Sleep(8 * time.Second)
 		if s := mustStatus(t, p, "w0"); s.State != api.Starting || h.last().canary.Load() != 0 {
 			t.Errorf("%s after %d canaries, want starting and none: the stranger is not asked", s.State, h.last().canary.Load())
 		}
+		until(t, 10*time.Second, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); s.Error != "port 8000 is taken by nginx (pid 7)" || s.NextStart.IsZero() {
+			t.Errorf("error %q, next start %v, want another try: it takes another port", s.Error, s.NextStart)
+		}
 		there.Store(false)
-		until(t, 5*time.Second, "ready", is(p, "w0", api.Ready))
-		cancel()
-		must(t, <-done)
+		h.mu.Lock()
+		h.play = loads(time.Second)
+		h.mu.Unlock()
+		until(t, time.Minute, "ready", is(p, "w0", api.Ready))
+	})
+}
+
+// "docker run" as bin: gives a server that is none of the worker's processes.
+func TestAServerThatIsStartedElsewhereFailsFast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.play = loads(time.Second)
+		var there atomic.Bool
+		there.Store(true)
+		p, stop := strangerPool(t, h, &there)
+		defer stop()
+		until(t, 15*time.Second, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); !strings.Contains(s.Error, "starts the server elsewhere (docker run, a container)") || !strings.Contains(s.Remedy, `attach: "http://127.0.0.1:20001"`) || !s.NextStart.IsZero() || h.last().canary.Load() != 0 {
+			t.Errorf("error %q, remedy %q, next start %v", s.Error, s.Remedy, s.NextStart)
+		}
+	})
+}
+
+// In a network of its own nobody sees it listen, though its log says that it does.
+func TestAServerThatNobodyCanReachFailsFast(t *testing.T) {
+	run(t, conf(vllmWorker("w0")), func(h *host) {
+		h.play = func(p *proc) { p.say("INFO:     Application startup complete.\n") }
+	}, func(t *testing.T, h *host, p *Pool) {
+		t.Helper()
+		time.Sleep(20 * time.Second)
+		if s := mustStatus(t, p, "w0"); s.State != api.Starting {
+			t.Errorf("%s after 20 s: %s", s.State, s.Error)
+		}
+		until(t, 30*time.Second, "failed", is(p, "w0", api.Failed))
+		if s := mustStatus(t, p, "w0"); !strings.Contains(s.Error, "nothing listens on 127.0.0.1:") || !strings.Contains(s.Remedy, "attach:") || !s.NextStart.IsZero() {
+			t.Errorf("error %q, remedy %q, next start %v", s.Error, s.Remedy, s.NextStart)
+		}
+	})
+}
+
+func TestAResourceIsWaitedFor(t *testing.T) {
+	line := "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB.\n"
+	run(t, conf(vllmWorker("w0")), func(h *host) { h.play = failsWith(line, 1) }, func(t *testing.T, h *host, p *Pool) {
+		t.Helper()
+		began := time.Now()
+		until(t, 10*time.Minute, "given up", given(p, "w0"))
+		if took := time.Since(began) - 3*14*time.Second; h.launches() != 3 || took < 30*time.Second {
+			t.Errorf("%d tries with %v between them, want 3 over half a minute at least: memory takes time to be given back", h.launches(), took)
+		}
 	})
 }
 

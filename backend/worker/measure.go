@@ -55,6 +55,7 @@ func (w *worker) scraped(ctx context.Context, l *life, r Reading, err error) {
 	}
 	w.st.Running, w.st.Waiting, w.st.KV, w.st.Prefix = r.Running, r.Waiting, r.KV, r.Prefix
 	w.st.OutRate, w.st.InRate, w.st.Preempt, w.st.TTFT95 = r.OutRate, r.InRate, r.Preempt, r.TTFT95
+	w.st.Accept = r.Accept
 	if r.KVTokens != 0 {
 		w.st.KVTokens = r.KVTokens
 	}
@@ -62,6 +63,7 @@ func (w *worker) scraped(ctx context.Context, l *life, r Reading, err error) {
 		w.st.MaxSeqs = r.MaxSeqs
 	}
 	w.st.Scraped = now
+	w.advise(r, now)
 	w.progress(ctx, l, r, now)
 }
 
@@ -69,6 +71,7 @@ func (w *worker) scraped(ctx context.Context, l *life, r Reading, err error) {
 func (w *worker) forgetReadings() {
 	w.st.Running, w.st.Waiting, w.st.KV, w.st.Prefix = nil, nil, nil, nil
 	w.st.OutRate, w.st.InRate, w.st.Preempt, w.st.TTFT95 = nil, nil, nil, nil
+	w.st.Accept, w.advisor = nil, advisor{}
 	if w.life == nil {
 		w.st.KVTokens, w.st.Scraped = 0, time.Time{}
 		w.st.CPU, w.st.RSS = nil, 0

@@ -68,6 +68,8 @@ type Options struct {
 	Listens func(port int, pids []int) error
 	// Redact hides secrets in a command line that is shown; nil: it is shown as it is.
 	Redact func(argv []string) []string
+	// Waiting says whether requests wait for a worker of a model; nil: none do. It must not block.
+	Waiting func(model string) bool
 	// GPUs gives the cards of the host with the processes on them, and whether that is all there is to
 	// know; false: they are not read yet. nil: no start waits for memory.
 	GPUs func() (cards []api.GPU, settled bool)
@@ -75,6 +77,7 @@ type Options struct {
 	HasGPU func() bool
 
 	book  *book  // the pool's
+	rota  *rota  // of those that sleep
 	turns *turns // of the pool's workers
 }
 
@@ -96,6 +99,21 @@ type Reading struct {
 	KVTokens int64    // capacity
 	MaxSeqs  int      // requests it runs at once
 	Steps    float64  // engine steps and tokens so far: any change is progress
+
+	Accept        *float64 // share of drafted tokens that the model took, over the last minute, 0..1
+	NoPrefixCache bool     // its prefix cache is off
+	Totals        Totals
+}
+
+// Totals are counts since the scraper was made; they never fall. What is not known is nil.
+type Totals struct {
+	Preemptions *float64
+	Finished    *float64 // requests
+	Length      *float64 // of Finished, those that ended at a limit of their length
+	Drafted     *float64 // tokens
+	Accepted    *float64 // of Drafted
+	Generated   *float64 // tokens
+	Longest     *float64 // tokens that no request went over, prompt and answer together; at most a bucket too much
 }
 
 func (o *Options) fill() {
@@ -111,6 +129,9 @@ func (o *Options) fill() {
 	if o.Hung == nil {
 		o.Hung = func(string) {}
 	}
+	if o.Waiting == nil {
+		o.Waiting = func(string) bool { return false }
+	}
 	if o.Check == nil {
 		o.Check = func(launch.Spec) error { return nil }
 	}
@@ -120,7 +141,7 @@ func (o *Options) fill() {
 	if o.HasGPU == nil {
 		o.HasGPU = hasGPU
 	}
-	o.turns = newTurns()
+	o.turns, o.rota = newTurns(), newRota()
 }
 
 // hasGPU looks for the device files of NVIDIA's and AMD's drivers (and of CUDA under WSL):

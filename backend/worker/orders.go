@@ -37,6 +37,10 @@ func (w *worker) orderStartNow(ctx context.Context) error {
 		return nil
 	}
 	w.ungated = true
+	if w.queued {
+		w.start(ctx)
+		return nil
+	}
 	err := w.orderStart(ctx)
 	if err != nil {
 		w.ungated = false
@@ -87,9 +91,12 @@ func (w *worker) orderDrain(context.Context) error {
 	return nil
 }
 
-func (w *worker) orderResume(context.Context) error {
+func (w *worker) orderResume(ctx context.Context) error {
 	if w.st.State != api.Draining {
 		return refused("%s is %s: only a drained worker can be resumed", w.name, w.st.State)
+	}
+	if w.nap != nil {
+		return w.orderWake(ctx)
 	}
 	w.drained = false
 	w.enter(api.Ready)

@@ -29,6 +29,7 @@ type Pool struct {
 
 	errands chan func(context.Context) // what outlives an order, run within Run
 	rolls   rolls
+	balance balance
 }
 
 type poolState int

@@ -27,6 +27,9 @@ type answer struct {
 	version string   // "" where it does not say
 	models  []string // in its order
 	maxLen  int      // of the first model; 0 where it does not say
+
+	canSleep bool // it has the routes of sleep mode
+	sleeping bool
 }
 
 func (t target) call(ctx context.Context, method, path string, body any) (status int, data []byte, err error) {

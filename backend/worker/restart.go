@@ -11,6 +11,10 @@ import (
 // resetAfter is how long a worker must be ready until its earlier failures are forgotten.
 const resetAfter = 10 * time.Minute
 
+// resourceBase is what the waits for something to become free begin with: a process that dies gives its GPU memory back
+// within tens of seconds. The first tries would be used up before.
+const resourceBase = 20 * time.Second
+
 // maxEnds is how many ends in config.Restart.Window are a crash loop.
 const maxEnds = 5
 
@@ -46,12 +50,19 @@ func (t *troubles) next(r config.Restart, v verdict, now time.Time) (wait time.D
 		return 0, fmt.Sprintf("gave up after %d ends in %v", len(t.ends), r.Window)
 	}
 	// Full jitter: workers that fell together do not all load from one disk at once.
-	most := r.Base << min(t.waits, 30)
+	most, least := r.Base, time.Duration(0)
+	if v.class == classResource {
+		most = max(most, resourceBase)
+	}
+	most <<= min(t.waits, 30)
 	if most <= 0 || most > r.Max {
 		most = r.Max
 	}
+	if v.class == classResource {
+		least = most / 2
+	}
 	t.waits++
-	return time.Duration(rand.Int64N(int64(max(most, 1)))) + 1, ""
+	return least + time.Duration(rand.Int64N(int64(max(most-least, 1)))) + 1, ""
 }
 
 func (t *troubles) forget() { *t = troubles{} }

@@ -23,6 +23,9 @@ const (
 	labelModel   = "model"   // name that the server serves
 )
 
+// devMode is the variable that gives vLLM the routes of sleep mode, among others for development.
+const devMode = "VLLM_SERVER_DEV_MODE"
+
 // plan is one worker's part of the config, worked out: what is started and what is expected.
 type plan struct {
 	cfg     config.Worker
@@ -55,6 +58,10 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 		}
 	}
 	p, err := planWith(w, logs, o, ordered)
+	if err != nil && !ordered.empty() { // a variable that it names is gone: an order must not keep the engine from starting
+		stale = true
+		p, err = planWith(w, logs, o, change{})
+	}
 	p.stale = stale
 	return p, err
 }
@@ -76,6 +83,10 @@ func planWith(base config.Worker, logs config.Logs, o *Options, ordered change) 
 			return plan{}, fmt.Errorf("worker %s: no simulator in this program", w.Name)
 		}
 		p.sim(w, o)
+		if w.Sleep != nil {
+			p.argv = append(p.argv, "--enable-sleep-mode")
+			env[devMode] = "1"
+		}
 	case w.Attach != "":
 		p.kind = kindAttach
 	default:
@@ -142,7 +153,13 @@ func (p *plan) vllm(w config.Worker, env map[string]string, o *Options) error {
 	argv = ours(argv, user, "served-model-name", w.Model)
 	argv = ours(argv, user, "enable-prompt-tokens-details")
 	argv = ours(argv, user, "enable-request-id-headers")
-	argv = ours(argv, user, "disable-access-log-for-endpoints", "/health,/metrics")
+	quiet := "/health,/metrics"
+	if w.Sleep != nil {
+		argv = ours(argv, user, "enable-sleep-mode")
+		byDefault(env, devMode, "1")
+		quiet += ",/is_sleeping"
+	}
+	argv = ours(argv, user, "disable-access-log-for-endpoints", quiet)
 
 	p.cpu = p.onCPU(v, env, o)
 	p.gpus, p.share = devices(v.GPUs, user, env), share(user)

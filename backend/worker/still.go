@@ -77,6 +77,9 @@ func (w *worker) canaried(ctx context.Context, l *life, err error) {
 	}
 	s := &l.still
 	s.asking, s.idle = false, 0
+	if w.nap != nil || w.st.State == api.Asleep {
+		return // asked before it was to sleep: it says nothing now
+	}
 	if err == nil || s.moved.After(s.asked) || w.beat.Load() != s.beats {
 		// It gives tokens, if not to us: a canary waits in a long queue like everybody.
 		s.stuck, s.fails = false, 0

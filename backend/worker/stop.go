@@ -81,6 +81,10 @@ func (w *worker) end(ctx context.Context, v verdict) {
 // emptied comes when the last request has left a closed gate.
 func (w *worker) emptied(ctx context.Context) {
 	l := w.life
+	if n := w.nap; n != nil && !n.posted && !n.waking && w.st.State == api.Draining && w.gate.count() == 0 {
+		w.putToSleep(ctx)
+		return
+	}
 	if l == nil || w.st.State != api.Stopping || w.gate.count() != 0 {
 		return
 	}

@@ -13,7 +13,7 @@ func (w *worker) watchHealth(ctx context.Context, l *life) {
 	t := w.target(l)
 	tick := time.NewTicker(healthEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		doubted := false
 		select {
 		case <-ctx.Done():
@@ -25,6 +25,13 @@ func (w *worker) watchHealth(ctx context.Context, l *life) {
 		err := t.health(ctx)
 		if ctx.Err() != nil || !w.post(func(ctx context.Context) { w.checked(ctx, l, err, doubted) }) {
 			return
+		}
+		if n%sleepLook == 0 && err == nil && w.view.Load().CanSleep {
+			asked := time.Now()
+			sleeping, known, err := t.sleeping(ctx)
+			if err == nil && known && !w.post(func(context.Context) { w.found(l, asked, sleeping) }) {
+				return
+			}
 		}
 	}
 }
@@ -51,7 +58,9 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 		}
 		return
 	case tooSlow(err):
-		h.slow++
+		if h.slow++; h.slow == 1 {
+			h.beats = w.beat.Load()
+		}
 	default:
 		h.failed++
 	}
@@ -60,6 +69,9 @@ func (w *worker) checked(ctx context.Context, l *life, err error, doubted bool) 
 		l.problem = plain(err)
 		if l.plan.kind == kindAttach {
 			w.away(ctx, l)
+			if h.slow >= slowMost && w.beat.Load() == h.beats {
+				w.opts.Hung(w.name) // connections to a dead process break; those to a stopped one wait for ever
+			}
 			return
 		}
 		w.stall(fmt.Sprintf("%s does not answer /health (%s): requests go elsewhere", w.name, l.problem))

@@ -24,26 +24,35 @@ type worker struct {
 	ports func() []int // those of all workers
 	view  atomic.Pointer[view]
 	beat  atomic.Int64 // signs of life that those who use it have seen
+	seen  repeats
 
 	mail  chan func(context.Context) // run by the loop, one at a time
 	doubt chan struct{}              // somebody doubts that it serves
+	bell  chan struct{}              // rung when it should look whether to sleep, wake or start
 	gone  chan struct{}              // closed when the loop has ended
 	wg    sync.WaitGroup             // goroutines of the loop
 
 	// Below is the loop's alone.
-	plan     plan // as configured now; a life keeps the plan it began with
-	st       api.Worker
-	life     *life // nil while there is no process and none is being started
-	again    bool  // start when stopped
-	drained  bool  // an operator wants it unrouted, also after a crash
-	leaving  bool  // the loop ends when stopped
-	foreseen *life // stands for the one that is being adopted, see foresee
-	ungated  bool  // the next start does not wait for its GPUs
-	finished bool
-	disk     <-chan struct{} // closed when what was to be written is written
-	trouble  troubles
-	timer    *time.Timer // the one deadline of the present state
-	onTimer  func(context.Context)
+	plan      plan // as configured now; a life keeps the plan it began with
+	st        api.Worker
+	life      *life // nil while there is no process and none is being started
+	again     bool  // start when stopped
+	drained   bool  // an operator wants it unrouted, also after a crash
+	leaving   bool  // the loop ends when stopped
+	foreseen  *life // stands for the one that is being adopted, see foresee
+	ungated   bool  // the next start does not wait for its GPUs
+	finished  bool
+	queued    bool            // its start waits for its turn
+	nap       *nap            // on its way to sleep or out of it
+	summoned  bool            // an operator wants it awake
+	took      int64           // gate.taken as last seen
+	used      time.Time       // when requests were last seen with it
+	sleepless time.Time       // it is not put to sleep before
+	disk      <-chan struct{} // closed when what was to be written is written
+	advisor   advisor
+	trouble   troubles
+	timer     *time.Timer // the one deadline of the present state
+	onTimer   func(context.Context)
 }
 
 // view is what readers see of a worker. It is immutable.
@@ -51,6 +60,8 @@ type view struct {
 	api.Worker
 	target Target
 	ports  []int // that it has or will have
+	advice []api.Advice
+	load   load
 }
 
 // life is one incarnation of a worker's server, from its launch to its end.
@@ -73,10 +84,14 @@ type life struct {
 	kick    chan struct{} // asks for a probe now
 	open    chan struct{} // closed: its start does not wait for its GPUs
 	problem string        // of the last probe while it starts
+	upAt    time.Time     // when its log said that it serves, while nobody answered
 
 	served  string
 	scraper Scraper
-	health  struct{ failed, slow int }
+	health  struct { // failures of /health in a row
+		failed, slow int
+		beats        int64 // signs of life by the first that came too late
+	}
 	still   stillness
 	cpu     map[int]float64 // CPU seconds by pid
 	cpuAt   time.Time
@@ -87,8 +102,9 @@ func newWorker(p plan, o *Options, wake *waker, ports func() []int) *worker {
 	w := &worker{
 		name: p.cfg.Name, opts: o, log: o.Log.With("worker", p.cfg.Name), lines: &Log{}, wake: wake, ports: ports,
 		gate: newGate(wake.wake), plan: p,
-		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), gone: make(chan struct{}),
+		mail: make(chan func(context.Context)), doubt: make(chan struct{}, 1), bell: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
+	o.rota.join(w.name, w.bell)
 	w.st.State, w.st.Since = api.Stopped, time.Now()
 	if p.kind != kindAttach || starts(p) {
 		// The loop adopts or starts it at once; a request that comes before that waits for it.
@@ -110,6 +126,7 @@ func (w *worker) loop(ctx context.Context) {
 		redraw.Stop()
 		w.timer.Stop()
 		w.gate.shut()
+		w.opts.rota.part(w.name, w.bell)
 		close(w.gone)
 		cancel()
 		w.wg.Wait()
@@ -139,8 +156,12 @@ func (w *worker) loop(ctx context.Context) {
 				poke(w.life.kick)
 			}
 			continue
+		case <-w.bell:
+			if !w.rest(ctx, time.Now()) {
+				continue
+			}
 		case now := <-redraw.C:
-			if !w.redraw(now) {
+			if changed := w.rest(ctx, now); !w.redraw(now) && !changed {
 				continue
 			}
 		}
@@ -191,7 +212,15 @@ func (w *worker) enter(s api.State) {
 	w.st.State, w.st.Since = s, time.Now()
 	w.st.Phase, w.st.Progress = "", nil
 	w.st.NextStart = time.Time{}
-	w.st.Blocked = ""
+	w.st.Blocked, w.queued = "", false
+	switch s {
+	case api.Stopping, api.Stopped, api.Failed:
+		w.nap, w.summoned = nil, false
+	}
+	switch s {
+	case api.Stopped, api.Failed, api.Asleep: // its memory is free
+		w.opts.rota.leave(w.name)
+	}
 }
 
 // publish shows the present state to readers and sets the gate accordingly.
@@ -199,8 +228,11 @@ func (w *worker) publish() {
 	s := w.st
 	s.Phases = append([]api.PhaseTime(nil), s.Phases...)
 	s.Trend = append(api.Series(nil), s.Trend...)
-	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}}
+	v := &view{Worker: s, ports: []int{w.plan.cfg.Port}, advice: w.advisor.advice, load: w.advisor.load}
 	v.target = Target{URL: s.URL, Model: w.plan.served, Key: w.plan.key, Simulated: s.Simulated, Started: s.Started}
+	if s.Awake.After(s.Started) {
+		v.target.Started = s.Awake
+	}
 	if l := w.life; l != nil {
 		v.target.Key = l.plan.key
 		v.ports = append(v.ports, l.spec.Port)

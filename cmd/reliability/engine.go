@@ -39,11 +39,19 @@ type engine struct {
 // engine writes a config and starts an engine with it, and waits until it answers. config is the
 // text without listen and state: the engine listens on a free port of loopback.
 func (t *trial) engine(ctx context.Context, config string) (*engine, error) {
+	return t.engineWith(ctx, nil, config)
+}
+
+// engineWith is engine with variables added to its environment.
+func (t *trial) engineWith(ctx context.Context, env map[string]string, config string) (*engine, error) {
 	dir, err := os.MkdirTemp("", "rel") // short: the paths of sockets are limited
 	if err != nil {
 		return nil, err
 	}
 	e := &engine{t: t, dir: dir, config: filepath.Join(dir, "vllmdeck.yaml"), env: ownEnv(dir)}
+	for name, value := range env {
+		e.env = append(e.env, name+"="+value)
+	}
 	t.cleanup(e.remove)
 	for _, name := range []string{"home", "run", "tmp"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
@@ -164,9 +172,10 @@ func (e *engine) ready(ctx context.Context, limit time.Duration) error {
 
 // settled waits until nothing is in flight and the ledger has it all on disk.
 func (e *engine) settled(ctx context.Context, limit time.Duration) error {
+	began := time.Now() // a snapshot from before knows nothing of the last requests
 	return until(ctx, limit, "all requests are recorded", func() bool {
 		s, err := e.snapshot(ctx)
-		return err == nil && s.Traffic.InFlight == 0 && s.Engine.Ledger.Queued == 0
+		return err == nil && s.Time.After(began) && s.Traffic.InFlight == 0 && s.Engine.Ledger.Queued == 0
 	})
 }
 

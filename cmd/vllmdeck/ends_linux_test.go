@@ -161,10 +161,10 @@ func TestStopDuringRestartStops(t *testing.T) {
 	}
 }
 
-// TestKilledEngineLosesNothing kills the engine under load. Workers keep their processes, the
+// TestSIGKILLOfTheSupervisor kills the engine under load. Workers keep their processes, the
 // next engine has them within 3 s, what a client saw end more than 100 ms before is in the
 // ledger once, and what was in flight is there as interrupted.
-func TestKilledEngineLosesNothing(t *testing.T) {
+func TestSIGKILLOfTheSupervisor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, simConfig(2))
 	engine := r.serve()

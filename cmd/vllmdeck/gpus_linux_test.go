@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,7 +63,7 @@ func TestGPUsShowsCardsAndWhoseTheirProcessesAre(t *testing.T) {
 	out := r.run("gpus")
 	for _, want := range []string{
 		"NVIDIA L4", "28%", "19.5/24.0 GiB", "84 C", "70/72 W", "1905 MHz", "power cap, thermal",
-		fmt.Sprintf("%d", pid), "12.0 GiB", "worker w0", "other",
+		strconv.Itoa(pid), "12.0 GiB", "worker w0", "other",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("gpus lacks %q:\n%s", want, out)
@@ -168,13 +169,13 @@ func TestAWorkerWhoseFolderIsGoneIsAStrayThatCanBeEnded(t *testing.T) {
 		}
 		return false
 	})
-	if out, _, err := r.output("worker", "end-stray", fmt.Sprint(pid)); err == nil || processBirth(pid) == "" {
+	if out, _, err := r.output("worker", "end-stray", strconv.Itoa(pid)); err == nil || processBirth(pid) == "" {
 		t.Errorf("without --yes and a terminal it was ended: %s", out)
 	}
-	if _, stderr, err := r.output("worker", "end-stray", "--yes", fmt.Sprint(os.Getpid())); err == nil || !strings.Contains(stderr, "is no stray") {
+	if _, stderr, err := r.output("worker", "end-stray", "--yes", strconv.Itoa(os.Getpid())); err == nil || !strings.Contains(stderr, "is no stray") {
 		t.Errorf("ending a stranger: %v, %q; want it refused", err, stderr)
 	}
-	if out := r.run("worker", "end-stray", "--yes", fmt.Sprint(pid)); !strings.Contains(out, "ended") {
+	if out := r.run("worker", "end-stray", "--yes", strconv.Itoa(pid)); !strings.Contains(out, "ended") {
 		t.Errorf("end-stray says %q", out)
 	}
 	if processBirth(pid) != "" {

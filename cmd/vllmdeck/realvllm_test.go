@@ -210,7 +210,7 @@ func TestRealVLLMOneWorker(t *testing.T) {
 	})
 }
 
-// TestRealVLLMTwoWorkers kills one of two real workers under load.
+// TestRealVLLMTwoWorkers kills one of two real workers under load, and then restarts both in turn.
 func TestRealVLLMTwoWorkers(t *testing.T) {
 	dir := realVLLM(t)
 	r := newRig(t, realConfig(dir, "tiny", 2))
@@ -291,6 +291,7 @@ func TestRealVLLMTwoWorkers(t *testing.T) {
 	if again.PID == victim.PID || again.Restarts != 1 {
 		t.Errorf("pid %d, restarts %d; want a new pid and 1 restart", again.PID, again.Restarts)
 	}
+	rollUnderLoad(t, r, "tiny")
 	r.run("stop", "--yes")
 	if pids := r.processes(); len(pids) > 0 {
 		t.Errorf("processes are left: %v", pids)

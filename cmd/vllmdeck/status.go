@@ -160,11 +160,13 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 			state = "stalled"
 		case w.Blocked != "":
 			state += ": waits"
-		case w.State == api.Starting && w.Phase != "":
+		case w.Phase != "" && w.State != api.Stopping:
 			state += ": " + w.Phase
 			if w.Progress != nil {
 				state += fmt.Sprintf(" %.0f%%", *w.Progress*100)
 			}
+		case w.Level != 0:
+			state += fmt.Sprintf(" (level %d)", w.Level)
 		}
 		if w.Simulated {
 			state += " (SIMULATED)"
@@ -189,6 +191,16 @@ func workerTable(b *strings.Builder, s *api.Snapshot) {
 			if f := w.Fix; f != nil {
 				fmt.Fprintf(b, "  vllmdeck worker fix %s: %s\n", safe(w.Name), safe(strings.Join(slices.Concat(f.Set, prefixed("without ", f.Unset), prefixed("env ", f.Env)), ", ")))
 			}
+		}
+	}
+	for _, a := range s.Advice {
+		who := a.Worker
+		if who == "" {
+			who = a.Model
+		}
+		fmt.Fprintf(b, "\n%s could do better: %s\n  %s\n", safe(who), safe(a.Text), safe(a.Remedy))
+		if f := a.Fix; f != nil {
+			fmt.Fprintf(b, "  vllmdeck worker fix %s %s\n", safe(who), safe(strings.Join(slices.Concat(prefixed("--set ", f.Set), prefixed("--unset ", f.Unset), prefixed("--env ", f.Env)), " ")))
 		}
 	}
 }

@@ -20,3 +20,22 @@ func TestStatusShowsWhatIsPaid(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusShowsAdviceAsACommand(t *testing.T) {
+	s := &api.Snapshot{
+		Workers: []api.Worker{{Name: "w1", State: api.Failed, Error: "it does not fit", Fix: &api.Fix{Set: []string{"--max-model-len=5"}, Unset: []string{"--x"}}}},
+		Advice: []api.Advice{
+			{Rule: "max-num-seqs", Worker: "w0", Model: "m", Text: "12 requests wait", Remedy: "let more run", Fix: &api.Fix{Set: []string{"--max-num-seqs=64"}, Env: []string{"A=b"}}},
+			{Rule: "imbalance", Model: "m", Text: "w0 has \x1b[2J30", Remedy: "look"},
+		},
+	}
+	got := statusText(s)
+	for _, want := range []string{
+		"vllmdeck worker fix w1: --max-model-len=5, without --x\n", "w0 could do better: 12 requests wait\n  let more run\n  vllmdeck worker fix w0 --set --max-num-seqs=64 --env A=b\n",
+		"m could do better: w0 has ␛[2J30\n  look\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("status:\n%s\nwant in it %q", got, want)
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
-// terminal is a vllmdeck on a terminal of 80 by 24, with what its user sees.
+// terminal is a vllmdeck on a terminal, with what its user sees.
 type terminal struct {
 	*proc
 	t    *testing.T
@@ -29,8 +29,10 @@ type terminal struct {
 	all    strings.Builder // every byte that was written
 }
 
-// terminal starts vllmdeck in a session of its own, as a login shell would.
-func (r *rig) terminal(args ...string) *terminal {
+// terminal starts vllmdeck in a session of its own, as a login shell would, on 80 columns and 24 rows.
+func (r *rig) terminal(args ...string) *terminal { return r.terminalOf(80, 24, args...) }
+
+func (r *rig) terminalOf(cols, rows int, args ...string) *terminal {
 	r.t.Helper()
 	cmd := exec.Command(r.bin, args...)
 	cmd.Env, cmd.Dir = r.env, r.dir
@@ -39,12 +41,12 @@ func (r *rig) terminal(args ...string) *terminal {
 		r.t.Fatal(err)
 	}
 	defer program.Close()
-	if err := pty.Setsize(user, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
+	if err := pty.Setsize(user, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
 		r.t.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	x := &terminal{t: r.t, file: user, screen: vt.NewEmulator(80, 24)}
+	x := &terminal{t: r.t, file: user, screen: vt.NewEmulator(cols, rows)}
 	x.proc = r.begin(cmd)
 	go x.show()
 	go x.answer()

@@ -18,7 +18,7 @@ import (
 func workerCmd(g *globals) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "worker",
-		Short: "List, start, stop, restart, drain and mend workers",
+		Short: "List, start, stop, restart, drain and mend workers, let them sleep",
 	})
 	cmd.AddCommand(
 		workerListCmd(g),
@@ -27,6 +27,8 @@ func workerCmd(g *globals) *cobra.Command {
 		workerOrderCmd(g, "restart", "Stop a worker and start it again", api.WorkerRestart, api.Ready),
 		workerOrderCmd(g, "drain", "Send a worker no new requests; its process stays", api.WorkerDrain, api.Draining),
 		workerOrderCmd(g, "resume", "Send a drained worker requests again", api.WorkerResume, api.Ready),
+		workerSleepCmd(g),
+		workerOrderCmd(g, "wake", "Wake a worker that sleeps, in its turn", api.WorkerWake, api.Ready),
 		workerCrashesCmd(g),
 		workerFixCmd(g),
 		workerUnfixCmd(g),
@@ -88,6 +90,9 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 			if noGate {
 				order.Args = map[string]string{"gate": "off"}
 			}
+			if f := cmd.Flags().Lookup("level"); f != nil && f.Changed {
+				order.Args = map[string]string{"level": f.Value.String()}
+			}
 			return orderEach(cmd, c, s, args, order, want, wait)
 		},
 	}
@@ -95,6 +100,18 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 		cmd.Flags().BoolVar(&noGate, "no-gate", false, "do not wait for other starts on its GPUs, nor for their memory")
 	}
 	cmd.Flags().DurationVar(&wait, "wait", orderLimit, "how long to wait for it; 0: not at all")
+	return cmd
+}
+
+// workerSleepCmd is workerOrderCmd with a level.
+func workerSleepCmd(g *globals) *cobra.Command {
+	cmd := workerOrderCmd(g, "sleep", "Take a worker's weights off the GPU; a request for its model wakes it", api.WorkerSleep, api.Asleep)
+	cmd.Long = `Unroute a worker, let its requests end, and take its weights off the GPU; its process stays. A request
+for its model, or "vllmdeck worker wake", brings them back in seconds.
+
+It needs sleep: of the worker in the config. Level 1 keeps the weights in host memory, level 2 reads
+them from disk again.`
+	cmd.Flags().Int("level", 0, "1 or 2 (default: that of the config)")
 	return cmd
 }
 
