@@ -12,21 +12,23 @@ func goOn(key uint64, begun string, tokens int) string {
 	lib := shelf()
 	topic, at, tail := lastFact(lib, begun)
 	if topic == nil {
-		// The first sentence depends on what was said before it.
-		cut := strings.LastIndexAny(begun, ".!?\n") + 1
-		topic, at = firstFact(key, begun[:cut])
-		if tail = begun[cut:]; !strings.HasPrefix(" "+topic.facts[at], tail) {
-			topic, at = firstFact(key, begun)
-			if tail = ""; strings.HasSuffix(begun, " ") {
-				tail = " "
+		// The first sentence depends on what was said before it. There may be a mark within it, too.
+		ends := sentenceEnds(begun)
+		for _, end := range ends {
+			topic, at = firstFact(key, begun[:end])
+			if tail = begun[end:]; strings.HasPrefix(" "+topic.facts[at], tail) {
+				break
 			}
+			topic = nil
+		}
+		if topic == nil {
+			topic, at = firstFact(key, begun)
+			tail = blank(begun)
 		}
 	} else {
 		at = (at + 1) % len(topic.facts)
 		if !strings.HasPrefix(" "+topic.facts[at], tail) { // somebody went on in other words
-			if tail = ""; strings.HasSuffix(begun, " ") {
-				tail = " "
-			}
+			tail = blank(begun)
 		}
 	}
 	var b strings.Builder
@@ -44,6 +46,27 @@ func goOn(key uint64, begun string, tokens int) string {
 		}
 		at = (at + 1) % len(topic.facts)
 	}
+}
+
+// sentenceEnds are the last places in a text where a sentence may have ended, in order.
+func sentenceEnds(text string) (ends []int) {
+	for i := len(text); i > 0 && len(ends) < 4; i-- {
+		if strings.IndexByte(".!?\n", text[i-1]) >= 0 {
+			ends = append([]int{i}, ends...)
+		}
+	}
+	if len(ends) == 0 {
+		ends = []int{0}
+	}
+	return ends
+}
+
+// blank is the blank that a text ends with, if it does.
+func blank(text string) string {
+	if strings.HasSuffix(text, " ") {
+		return " "
+	}
+	return ""
 }
 
 // lastFact finds the last of our sentences in a text, and what comes behind it. The topic is nil if there is none.

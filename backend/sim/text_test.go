@@ -208,7 +208,7 @@ func FuzzParseBody(f *testing.F) {
 }
 
 func TestACutCompletionGoesOnAsItWouldHave(t *testing.T) {
-	for _, prompt := range []string{"Tell me a story about a bridge over a river.", "Say something about the weather!", "", "Kubernetes is a system.\nIt runs"} {
+	for _, prompt := range []string{"Tell me a story about a bridge over a river.", "Tell me story 8 about a bridge over a river.", "What is a book? Tell me.", "Say something about the weather!", "", "Kubernetes is a system.\nIt runs"} {
 		for _, tokens := range []int{0, 200} {
 			whole := goOn(7, prompt, tokens)
 			for cut := range len(whole) {
