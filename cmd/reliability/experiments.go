@@ -24,4 +24,5 @@ var experiments = []experiment{
 	{"R15", "both workers gone, and a paid API in a storm of 429 and 500, under a spend cap", r15},
 	{"R16", "secrets and prompts in every place, searched for in all that is written, shown and told", r16},
 	{"R17", "ten times what a worker can do, in open loop, and then a normal load", r17},
+	{"R18", "rolling restarts and drains under load, and streams beyond the drain limit", r18},
 }
