@@ -149,14 +149,14 @@ func (w *watch) quote(wr http.ResponseWriter, r *http.Request) {
 	wr.Header().Set("Content-Type", "application/json")
 	wr.Header().Set("X-Echo", r.Header.Get("Authorization"))
 	status := map[string]int{"400": 400, "401": 401, "422": 422, "429": 429, "500": 500, "503": 503}[how[:min(3, len(how))]]
-	switch {
-	case how == "stream":
+	switch how {
+	case "stream":
 		wr.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(wr, "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\ndata: {\"error\":{\"message\":%q,\"type\":\"x\",\"code\":500}}\n\n", said)
-	case how == "plain":
+	case "plain":
 		wr.Header().Set("Content-Type", "text/"+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		_, _ = io.WriteString(wr, said)
-	case how == "status":
+	case "status":
 		c, _, err := http.NewResponseController(wr).Hijack()
 		if err == nil {
 			fmt.Fprintf(c, "HTTP/1.1 nonsense %s\r\n\r\n", said)
