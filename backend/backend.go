@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
@@ -66,6 +67,7 @@ type Backend struct {
 	gateway   *gateway.Gateway
 	ledger    *ledger.Ledger
 	keys      *keys.Store
+	captures  *capture.Store
 	estimates estimates
 	recorder  *metrics.Recorder
 	exporter  *metrics.Exporter
@@ -111,6 +113,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	for _, text := range l.Found().Notices {
 		b.notice(api.Notice{Level: "warning", Text: text})
 	}
+	b.captures = capture.New(o.Config.State, b.log)
 	b.recorder = metrics.NewRecorder(b.started)
 	b.exporter = metrics.NewExporter(o.Version)
 	b.gpus = metrics.NewGPUs(b.log)
@@ -165,10 +168,21 @@ func (b *Backend) newGateway(c *config.Config) *gateway.Gateway {
 		Tokens:   func(n int) { b.recorder.Tokens(time.Now(), n) },
 		Rates:    b.ratings.Wants,
 		Rated:    b.rate,
+		Captured: b.capture,
 		Estimate: b.estimate,
 		Repeated: b.pool.Repeat,
 		Wanted:   b.pool.Wanted,
 	}
+}
+
+// capture keeps the texts of a request whose key is to have them kept.
+func (b *Backend) capture(r *api.Request, prompt, answer string, more bool) {
+	e := capture.Entry{
+		ID: r.ID, Client: r.Client, Started: r.Started, Key: r.Key, Route: r.Route, Model: r.Model, Outcome: r.Outcome,
+		Prompt: capture.Head(prompt), Answer: capture.Head(answer),
+	}
+	e.Cut = more || len(e.Prompt) < len(prompt) || len(e.Answer) < len(answer)
+	b.captures.Offer(e)
 }
 
 // rate has an answer's health rated off the hot path.
@@ -211,6 +225,7 @@ func (b *Backend) apply(ctx context.Context, c *config.Config) error {
 	b.cache.Need(CacheNeeds(c))
 	b.pricing.Store(p)
 	b.config.Store(c)
+	b.captures.Limit(c.Capture.Keep, int64(c.Capture.Size))
 	b.gateway.Keys.Simulated(c.Simulated())
 	b.gateway.Keys.Set(list)
 	return nil
@@ -326,6 +341,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return b.ratings.Run(gctx) })
+	g.Go(func() error { return b.captures.Run(gctx) })
 	g.Go(func() error { return b.publish(gctx) })
 	g.Go(func() error { return b.keepTime(gctx) })
 	g.Go(func() error { return b.countMoney(gctx) })

@@ -115,9 +115,5 @@ func (b *Backend) cacheState() *api.Cache {
 	if b.opts.Demo {
 		return nil
 	}
-	c := b.cache.Latest()
-	if c != nil {
-		trimCache(c)
-	}
-	return c
+	return b.cache.Latest()
 }

@@ -2,11 +2,13 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/config"
@@ -40,7 +42,7 @@ func (b *Backend) clientKeys(ctx context.Context, c *config.Config) ([]gateway.K
 	var out []gateway.Key
 	for _, k := range c.Keys {
 		out = append(out, gateway.Key{
-			Key: api.Key{Name: k.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: k.Failover}}, Hash: gateway.HashKey(k.Key.Val),
+			Key: api.Key{Name: k.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: k.Failover}, Capture: k.Capture}, Hash: gateway.HashKey(k.Key.Val),
 			Guessable: len(k.Key.Val) < guessable, Spent: spent(k.Name),
 		})
 	}
@@ -81,6 +83,11 @@ func (b *Backend) orderKeys(ctx context.Context, a api.Action) error {
 	ctx = context.WithoutCancel(ctx)
 	if err := b.keys.Order(ctx, a, time.Now()); err != nil {
 		return err
+	}
+	if a.Verb == api.KeyRevoke && a.Args["forget"] == "true" {
+		if _, err := capture.Forget(ctx, c.State, a.Target); err != nil {
+			return errors.Join(err, b.refreshKeys(ctx))
+		}
 	}
 	return b.refreshKeys(ctx)
 }

@@ -6,12 +6,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/config"
 )
@@ -278,5 +283,49 @@ func TestAVariableThatAReloadReadsASecretFromIsHiddenFromWorkers(t *testing.T) {
 	}
 	if got := *r.secrets.Load(); !slices.Equal(got, []string{"HOME", "PATH"}) {
 		t.Errorf("hidden are %q, want those of both configs", got)
+	}
+}
+
+// TestTextsAreKeptOfTheKeysThatSaySo has one that does and one that does not, streamed and not.
+func TestTextsAreKeptOfTheKeysThatSaySo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.allReady()
+	loud, quiet := r.make("loud", "capture", "on"), r.make("quiet")
+	state := filepath.Join(r.dir, "state")
+	if code, text := r.ask(quiet, 5); code != 200 {
+		t.Fatalf("HTTP %d: %s", code, text)
+	}
+	until(t, "that is in the ledger", func() bool { return r.used("quiet").InFlight == 0 })
+	if _, err := os.Stat(filepath.Join(state, "prompts.db")); err == nil {
+		t.Error("there is a prompts.db although no captured key asked for anything")
+	}
+	code, text := r.ask(loud, 5)
+	if code != 200 {
+		t.Fatalf("HTTP %d: %s", code, text)
+	}
+	var list []capture.Entry
+	until(t, "the texts are kept", func() bool {
+		var err error
+		if list, err = capture.Read(t.Context(), state, "loud", 9); err != nil {
+			t.Fatal(err)
+		}
+		return len(list) == 1
+	})
+	e := list[0]
+	if e.Prompt != `[{"role":"user","content":"Hello"}]` || e.Answer != gjson.Get(text, "choices.0.message.content").Str || e.Answer == "" || e.Key != "loud" || e.Model != "toy" || e.Route != "chat" || e.Outcome != api.OutcomeOK || e.Cut {
+		t.Errorf("kept is %+v, want the prompt and the answer %s", e, text)
+	}
+	if list, err := capture.Read(t.Context(), state, "quiet", 9); err != nil || len(list) != 0 {
+		t.Errorf("of the other key %d are kept (%v), want none", len(list), err)
+	}
+	if b, err := os.ReadFile(filepath.Join(state, "ledger.db-wal")); err == nil && strings.Contains(string(b), "Hello") {
+		t.Error("the ledger has the prompt")
+	}
+	if err := r.Do(t.Context(), api.Action{Verb: api.KeyRevoke, Target: "loud", Args: map[string]string{"forget": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := capture.Read(t.Context(), state, "loud", 9); err != nil || len(list) != 0 {
+		t.Errorf("of a forgotten key %d are kept (%v), want none", len(list), err)
 	}
 }

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/config"
 )
 
 // Failure cases that other gateways were seen to break in, and that need more than the gateway; the others are in
@@ -147,4 +149,63 @@ func TestStart(t *testing.T) {
 			t.Errorf("the row cost %v and would have cost %v, want both known and more than 0", row.Actual, row.Would)
 		}
 	})
+}
+
+// TestAReloadDropsNoStream changes the config twice while streams run on both workers: one of them goes and comes back.
+func TestAReloadDropsNoStream(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	r.allReady()
+	const n, tokens = 8, 500 // 2 ms each
+	type end struct {
+		text string
+		err  error
+	}
+	ends := make(chan end, n)
+	for range n {
+		go func() {
+			body := fmt.Sprintf(`{"model":"toy","messages":[{"role":"user","content":"Hello"}],"max_tokens":%d,"ignore_eos":true,"stream":true}`, tokens)
+			resp, err := http.Post(r.URL()+"/v1/chat/completions", "application/json", strings.NewReader(body))
+			if err != nil {
+				ends <- end{err: err}
+				return
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			ends <- end{string(text), err}
+		}()
+	}
+	until(t, "all streams flow", func() bool {
+		flows := 0
+		for _, q := range r.gateway.InFlight(nil) {
+			if q.TTFT > 0 {
+				flows++
+			}
+		}
+		return flows == n
+	})
+	r.load = func() (*config.Config, error) {
+		c := r.config(1)
+		c.Cost.Label = "another"
+		return c, nil
+	}
+	for _, workers := range []int{1, 2} {
+		if err := r.Do(t.Context(), api.Action{Verb: api.EngineReload}); err != nil {
+			t.Fatal(err)
+		}
+		r.load = func() (*config.Config, error) { return r.config(2), nil }
+		until(t, fmt.Sprintf("%d workers take requests", workers), func() bool {
+			m := r.upstreams.Models()
+			return len(m) == 1 && m[0].Workers == workers
+		})
+	}
+	if len(ends) == n {
+		t.Error("all streams had ended before: the test shows nothing")
+	}
+	for range n {
+		if e := <-ends; e.err != nil || !strings.HasSuffix(e.text, "data: [DONE]\n\n") || strings.Contains(e.text, `"error"`) {
+			t.Errorf("a stream ended with %v after %d bytes, want it whole: …%s", e.err, len(e.text), e.text[max(0, len(e.text)-300):])
+		}
+	}
+	until(t, "all are in the ledger", func() bool { return r.spendOf(api.ClassServed).Requests > 0 })
 }

@@ -150,7 +150,7 @@ func TestARequestIsNotHeldByAHungWorker(t *testing.T) {
 				res.Body.Close()
 				took := time.Since(began)
 				whole := json.Valid(text) || strings.HasSuffix(string(text), "data: [DONE]\n\n")
-				if res.StatusCode != 200 || err != nil || !whole {
+				if res.StatusCode != http.StatusOK || err != nil || !whole {
 					t.Errorf("the client got %d %s (%v), want the other worker's answer", res.StatusCode, text, err)
 				}
 				if took < 30*time.Second || took > 80*time.Second {

@@ -10,6 +10,7 @@ type Config struct {
 	Grace        time.Duration `yaml:"grace"`         // how long an ending engine waits for requests; default 30s
 	TLS          *TLS          `yaml:"tls"`           // none: plain HTTP
 	Keys         []Key         `yaml:"keys"`          // client keys; none: no key is asked for
+	Capture      Capture       `yaml:"capture"`       // of the keys that keep their prompts and answers
 	MediaDomains []string      `yaml:"media_domains"` // hosts that media URLs in requests may name
 	Gateway      Gateway       `yaml:"gateway"`
 	Models       []Model       `yaml:"models"`
@@ -39,6 +40,14 @@ type Key struct {
 	// Failover is when a provider may serve its requests: never, down or overload. The model's word holds too: the
 	// stricter one of both. Default: the model's alone.
 	Failover string `yaml:"failover"`
+
+	Capture bool `yaml:"capture"` // its prompts and answers are kept, as Config.Capture says
+}
+
+// Capture is how long prompts and answers are kept of the keys that ask for it.
+type Capture struct {
+	Keep time.Duration `yaml:"keep"` // default 168h
+	Size Bytes         `yaml:"size"` // of all texts; default 256MiB
 }
 
 // Gateway is how requests are served.

@@ -95,6 +95,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		{c.Gateway, d.Gateway},
 		{c.Health, d.Health},
 		{c.Logs, d.Logs},
+		{c.Capture, d.Capture},
 		{c.Cost.Baseline, d.Cost.Baseline},
 		{c.Workers[0].Restart, DefaultWorker().Restart},
 		{c.Workers[0].Start, DefaultWorker().Start},

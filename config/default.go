@@ -48,6 +48,7 @@ func (c *Config) setDefaults() {
 	}
 	c.Cost.Baseline = DefaultBaseline
 	c.Health.Target = 0.8
+	c.Capture = Capture{Keep: 7 * 24 * time.Hour, Size: 256 << 20}
 	c.Logs = Logs{Size: 20 << 20, Keep: 5}
 	c.State = defaultState()
 }

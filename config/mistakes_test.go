@@ -48,10 +48,17 @@ func TestMistakesAreNamedWithTheWayOut(t *testing.T) {
 		"target":               {tiny + "health: {target: 80}\n", 3, 18, "health.target", "share", "0.8"},
 		"timeout of zero":      {tiny + "gateway: {ttft_timeout: 0s}\n", 3, 25, "gateway.ttft_timeout", "more than 0", ""},
 
+		"sleep in short":     {w + "  - {name: w0, model: m, sim: {}, sleep: 10m}", 2, 42, "workers[0].sleep", "want keys", "sleep: {after: "},
+		"level of sleep":     {w + "  - {name: w0, model: m, sim: {}, sleep: {level: 3}}", 2, 50, "workers[0].sleep.level", "1 or 2", "host memory"},
+		"share of sleep":     {w + "  - {name: w0, model: m, sim: {}, sleep: {share: a b}}", 2, 50, "workers[0].sleep.share", "cannot be used", "gpu0"},
+		"sleep without flag": {w + "  - {name: w0, model: m, sleep: {}, vllm: {path: o/m, args: [--no-enable-sleep-mode]}}", 2, 33, "workers[0].sleep", "needs --enable-sleep-mode", "drop"},
+		"sleep without mode": {w + "  - {name: w0, model: m, sleep: {}, vllm: {path: o/m, env: {VLLM_SERVER_DEV_MODE: \"0\"}}}", 2, 33, "workers[0].sleep", "VLLM_SERVER_DEV_MODE=1", "drop"},
+
 		"listen port alone":       {tiny + "listen: 8090\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen host alone":       {tiny + "listen: 127.0.0.1\n", 3, 9, "listen", "HOST:PORT", "127.0.0.1:8090"},
 		"listen port":             {tiny + "listen: 127.0.0.1:70000\n", 3, 9, "listen", "0 to 65535", ""},
 		"exposed without keys":    {tiny + "listen: 0.0.0.0:8090\n", 3, 9, "listen", "without keys", "keys:"},
+		"capture for ever":        {tiny + "capture: {keep: 0s}\n", 3, 17, "capture.keep", "more than 0", ""},
 		"keep alive":              {tiny + "gateway: {keep_alive: 10ms}\n", 3, 23, "gateway.keep_alive", "no silence", "15s"},
 		"ttft target":             {tiny + "gateway: {ttft_target: -1s}\n", 3, 24, "gateway.ttft_target", "negative", ""},
 		"all hosts without keys":  {tiny + "listen: \":8090\"\n", 3, 9, "listen", "without keys", "keys:"},
@@ -409,4 +416,21 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("what Parse took, Validate refuses: %v", err)
 		}
 	})
+}
+
+func TestThoseThatSleepMayShareAGPU(t *testing.T) {
+	text := "workers: [{name: w0, model: m, sleep: {}, vllm: {path: o/m, gpus: 0}}, {name: w1, model: n, sleep: {after: 5m, level: 2}, vllm: {path: o/n, gpus: 0}}]"
+	c, err := Reader{}.Parse("a.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(strings.Join(c.Warnings, " "), "is given to") {
+		t.Errorf("warnings = %q: they take turns", c.Warnings)
+	}
+	if got, want := *c.Workers[0].Sleep, (Sleep{Level: 1, Stay: 5 * time.Second}); got != want {
+		t.Errorf("sleep: {} is %+v, want %+v", got, want)
+	}
+	if got, want := *c.Workers[1].Sleep, (Sleep{After: 5 * time.Minute, Level: 2, Stay: 5 * time.Second}); got != want {
+		t.Errorf("sleep is %+v, want %+v", got, want)
+	}
 }

@@ -131,6 +131,10 @@ func (r *report) times(c *Config) {
 	if g.Queue < 0 {
 		r.problem("gateway.queue", "0 lets none wait", "cannot be negative")
 	}
+	r.positive("capture.keep", c.Capture.Keep)
+	if c.Capture.Size < 1<<20 {
+		r.problem("capture.size", "the default is 256MiB", "the captured texts need at least 1MiB, got %s", c.Capture.Size)
+	}
 	if c.Logs.Size < 64<<10 {
 		r.problem("logs.size", "the default is 20MiB", "a log file needs at least 64KiB, got %s", c.Logs.Size)
 	}

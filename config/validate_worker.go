@@ -238,7 +238,7 @@ func (r *report) gpus(c *Config) {
 			continue
 		}
 		for j, g := range w.VLLM.GPUs {
-			if who, taken := owner[g]; taken && who != w.Name && !(w.Sleep != nil && sleeps[who]) {
+			if who, taken := owner[g]; taken && who != w.Name && (w.Sleep == nil || !sleeps[who]) {
 				r.warn(fmt.Sprintf("workers[%d].vllm.gpus[%d]", i, j),
 					"each vLLM takes 92 % of a GPU's memory unless --gpu-memory-utilization or --kv-cache-memory-bytes says less",
 					"GPU %s is given to %s and to %s", g, who, w.Name)

@@ -14,7 +14,8 @@ type Key struct {
 	Expires time.Time `json:"expires,omitzero"` // zero: never
 	Revoked time.Time `json:"revoked,omitzero"` // zero: it is not
 	Limits  KeyLimits `json:"limits"`
-	Use     *KeyUse   `json:"use"` // nil: not known here
+	Capture bool      `json:"capture,omitempty"` // its prompts and answers are kept for a while: see package capture
+	Use     *KeyUse   `json:"use"`               // nil: not known here
 }
 
 // Where a key is kept.

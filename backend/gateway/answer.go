@@ -63,7 +63,7 @@ func (c *call) answer(rep *reply, whole *bool) (*fault, error) {
 	default:
 		// The request is at fault: every worker would say the same, so this one's words are passed on.
 		outcome = api.OutcomeRejected
-		msg := errorText(status, b)
+		msg := c.clean(errorText(status, b))
 		c.ended(outcome, msg, route.Neutral)
 		c.note(func(r *api.Request) { r.Error = msg })
 	}
@@ -97,8 +97,9 @@ func (c *call) check(rep *reply, b []byte) *fault {
 		return complaint(0, fmt.Sprintf("it answers in %q, want application/json", cut(rep.get("Content-Type"), 100)), "")
 	}
 	trimmed := bytes.TrimRight(b, " \r\n\t")
-	if !bytes.HasSuffix(trimmed, []byte("}")) {
-		// Without a length or chunks, the end of the connection looks like the end of the answer.
+	if !bytes.HasSuffix(trimmed, []byte("}")) || rep.length < 0 && !gjson.ValidBytes(b) {
+		// Without a length, the end of the connection, or of the chunks, looks like the end of the answer, and it may
+		// well come behind a brace in its middle.
 		return broken(io.ErrUnexpectedEOF)
 	}
 	if c.tap.keep && c.g.Rates != nil && !c.g.Rates() {

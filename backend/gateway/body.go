@@ -17,9 +17,6 @@ func (c *call) read() error {
 	}
 	c.body = getBuf()
 	claim := max(size, 0)
-	if !c.claim(claim) {
-		return c.noRoom()
-	}
 	now := time.Now()
 	// The deadline is taken off again below: while the answer is made, a read that fails is
 	// how net/http notices that the client has gone.
@@ -28,6 +25,9 @@ func (c *call) read() error {
 	} else {
 		_ = c.out.rc.SetReadDeadline(now.Add(bodyTime(size)))
 	}
+	if !c.claim(claim) {
+		return c.noRoom(limit)
+	}
 	b := c.body.b
 	if int64(cap(b)) < size+1 {
 		b = make([]byte, 0, size+1)
@@ -35,7 +35,7 @@ func (c *call) read() error {
 	for {
 		if len(b) == cap(b) {
 			if !c.claim(int64(cap(b))) {
-				return c.noRoom()
+				return c.noRoom(limit - int64(len(b)))
 			}
 			b = append(b, 0)[:len(b)]
 		}
@@ -83,7 +83,14 @@ func (c *call) claim(n int64) bool {
 	return c.g.bodies.Add(n) <= c.g.maxBodies() || c.room <= maxPooled
 }
 
-func (c *call) noRoom() error {
+// noRoom gives up what was claimed. The rest of the body is read all the same, and kept nowhere: a client learns the
+// answer, and when to come again, only once it has been able to send everything.
+func (c *call) noRoom(rest int64) error {
+	c.g.bodies.Add(-c.room)
+	c.unburden()
+	c.room, c.weight = 0, 0
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.r.Body, rest)) // what fails here, the answer will meet too
+	_ = c.out.rc.SetReadDeadline(time.Time{})
 	return &refusal{
 		status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "bodies_full", retry: retrySoon(),
 		msg: "too many large requests are held at once: try again",

@@ -32,6 +32,7 @@ type call struct {
 	body   *buf
 	room   int64 // claimed of Gateway.bodies
 	weight int64 // of room, what Gateway.pressure knows of
+	kept   int64 // bytes of the tap's text that are counted in Gateway.texts
 	tap    tap
 	lease  Lease
 	at     string // the upstream that the lease is for
@@ -237,7 +238,7 @@ func (c *call) again(f *fault) bool {
 			return false
 		}
 	}
-	if left := c.until.Sub(time.Now()); left < max(leastTime, c.turns.pace.prefill()) {
+	if left := time.Until(c.until); left < max(leastTime, c.turns.pace.prefill()) {
 		return false // it would end before it begins to answer
 	}
 	if f.free && !c.moved {
@@ -263,8 +264,8 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.tap.again()
 	} else {
 		resume := c.resumes()
-		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
-		if resume {
+		c.tap = tap{d: c.d, wanted: c.wanted(), keep: resume || c.who.capture || c.g.Rated != nil && c.req.n == 1, limit: maxText, resume: resume}
+		if resume || c.who.capture {
 			c.tap.limit = maxResume
 		}
 		c.tokens.Store(0)
@@ -301,7 +302,7 @@ func (c *call) leg(ctx context.Context, l Lease) (*fault, error) {
 		c.ended(outcome, err.Error(), route.Neutral)
 		return nil, err
 	}
-	f.at, f.paid = c.at, c.paid
+	f.at, f.paid, f.msg = c.at, c.paid, c.clean(f.msg)
 	outcome := api.OutcomeError
 	if f.cut {
 		outcome = api.OutcomeLost

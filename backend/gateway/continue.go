@@ -64,7 +64,7 @@ func (c *call) continues(f *fault) error {
 	case t.other:
 		return errors.New("it is not plain text")
 	case t.more:
-		return fmt.Errorf("it is longer than %s", sizeText(maxResume))
+		return errors.New("it is too long to be kept")
 	case t.thinking:
 		return errors.New("its reasoning was not finished")
 	case len(t.text) == 0:

@@ -25,9 +25,13 @@ func (c *corked) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
-		c.held = getBuf()
+		c.held = heldBufs.Get().(*buf)
+		c.held.b = c.held.b[:0]
 	}
 }
+
+// heldBufs hold what net/http writes of an answer: its head, and a piece of the size that it would write by itself.
+var heldBufs = sync.Pool{New: func() any { return &buf{b: make([]byte, 0, onePiece+4<<10)} }}
 
 // release writes what was held back.
 func (c *corked) release() error {
@@ -43,7 +47,7 @@ func (c *corked) releaseLocked() (err error) {
 	if len(c.held.b) > 0 {
 		_, err = c.Conn.Write(c.held.b)
 	}
-	c.held.put()
+	heldBufs.Put(c.held)
 	c.held = nil
 	if c.ends {
 		c.ends = false
@@ -67,15 +71,24 @@ func (c *corked) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
+		if e := shaped(p); e != nil {
+			_, err := c.Conn.Write(e)
+			return len(p), err
+		}
 		return c.Conn.Write(p)
 	}
-	c.held.b = append(c.held.b, p...)
-	if len(c.held.b) >= maxPooled {
-		_, err := c.Conn.Write(c.held.b)
-		c.held.b = c.held.b[:0]
-		if err != nil {
-			return 0, err
-		}
+	if len(c.held.b)+len(p) <= cap(c.held.b) {
+		c.held.b = append(c.held.b, p...)
+		return len(p), nil
+	}
+	if len(c.held.b) == 0 {
+		return c.Conn.Write(p)
+	}
+	// The buffer does not grow: what does not fit goes out, in one system call with what was held back.
+	_, err := (&net.Buffers{c.held.b, p}).WriteTo(c.Conn)
+	c.held.b = c.held.b[:0]
+	if err != nil {
+		return 0, err
 	}
 	return len(p), nil
 }
@@ -142,5 +155,6 @@ func (l corkListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	boundUnsent(c)
 	return &corked{Conn: c}, nil
 }

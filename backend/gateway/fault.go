@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/vllmdeck/vllmdeck/backend/quotes"
 	"github.com/vllmdeck/vllmdeck/backend/route"
 )
 
@@ -162,10 +163,28 @@ func errorText(status int, body []byte) string {
 	return fmt.Sprintf("HTTP %d", status)
 }
 
+// clean takes out of what an upstream says what it quotes: of the request, of the answer so far, of its own key.
+func (c *call) clean(msg string) string {
+	f := quotes.New(msg)
+	f.Look([]byte(c.lease.Key))
+	for name, values := range c.r.Header {
+		switch name {
+		case "Accept", "Accept-Encoding", "Accept-Language", "Content-Type", "Connection":
+			continue
+		}
+		for _, v := range values {
+			f.Look([]byte(v))
+		}
+	}
+	f.LookJSON(c.req.body, c.req.model)
+	f.Look(c.tap.text)
+	return f.Rest()
+}
+
 // withoutInput takes out of a validation error what it quotes of the request, which may be a prompt:
 // the ledger, the log and the console keep none. The client gets the worker's own words.
 func withoutInput(msg string) string {
-	if before, _, quotes := strings.Cut(msg, "'input':"); quotes {
+	if before, _, ok := strings.Cut(msg, "'input':"); ok {
 		return strings.TrimRight(before, ", ") + " …"
 	}
 	return msg

@@ -150,8 +150,15 @@ func (c *call) finish() {
 		})
 	}
 	c.guard(func() { g.Accounts.Settle(r) })
-	if g.Rated != nil && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
-		c.guard(func() { g.Rated(r, c.req.lastUser(4<<10), c.tap.answer()) })
+	if c.who.capture && g.Captured != nil && c.body != nil && len(r.Attempts) > 0 {
+		c.guard(func() { g.Captured(r, string(c.req.raw(c.req.inputAt)), c.tap.all(), c.tap.more) })
+	}
+	if g.Rated != nil && c.req.n == 1 && r.Outcome == api.OutcomeOK && len(c.tap.text) > 0 && (g.Rates == nil || g.Rates()) {
+		c.guard(func() {
+			if answer := c.tap.answer(); answer != "" { // else it is too long to be rated
+				g.Rated(r, c.req.lastUser(4<<10), answer)
+			}
+		})
 	}
 	if c.body != nil {
 		c.body.put()

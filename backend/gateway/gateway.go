@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,9 @@ type Gateway struct {
 	Rated func(r *api.Request, prompt, answer string)
 	// Rates says whether the next answer would be rated: false saves reading its text. Nil: each is.
 	Rates func() bool
+	// Captured is given the prompt (JSON, as the client wrote it) and the answer's text of requests whose key is to have
+	// them kept, after Settle; more says that the answer was longer. It must not block. Nil: none are kept.
+	Captured func(r *api.Request, prompt, answer string, more bool)
 	// Tokens is told of output tokens as they stream. It must not block.
 	Tokens func(n int)
 	// Estimate says what a request is likely to cost at most, from the tokens of its prompt and the
@@ -71,6 +75,7 @@ type Gateway struct {
 	inFlight atomic.Int64
 	queued   atomic.Int64
 	bodies   atomic.Int64
+	texts    atomic.Int64 // bytes of long answers that are kept for a continuation
 	pressure pressure
 	draining atomic.Bool
 	guesses  guesses
@@ -87,6 +92,7 @@ type Gateway struct {
 // ServeHTTP serves one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.once.Do(g.prepare)
+	defer g.tell(r)
 	rt := g.route(r)
 	switch {
 	case rt == nil:
@@ -110,6 +116,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.writeTimeout()))
 		rt.serve(g, w, r, who)
 	}
+}
+
+// tell logs a panic outside of a call; net/http then ends the connection.
+func (g *Gateway) tell(r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p != any(http.ErrAbortHandler) {
+		g.Log.Error("request handler panicked", "route", cut(r.URL.Path, 100), "panic", p, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (g *Gateway) prepare() {

@@ -143,6 +143,8 @@ type caller struct {
 	key   string // name of the key
 	class string // cost class
 	quota *quota // of the key; nil: nothing is bounded
+
+	capture bool // its texts are kept
 }
 
 // identify checks the key of a request.
@@ -183,6 +185,6 @@ func (g *Gateway) identify(r *http.Request) (caller, *refusal) {
 	case !h.Expires.IsZero() && !now.Before(h.Expires):
 		return who, invalid(http.StatusUnauthorized, "key_expired", "", "this key expired at "+h.Expires.UTC().Format(time.RFC3339))
 	}
-	who.key, who.quota = h.Name, h.quota
+	who.key, who.quota, who.capture = h.Name, h.quota, h.Capture
 	return who, nil
 }

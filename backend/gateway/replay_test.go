@@ -53,37 +53,6 @@ func feed(d *dialect, pieces ...[]byte) (*tap, []byte) {
 	return t, append(out, b...)
 }
 
-func TestRecordingsSplitAnywhere(t *testing.T) {
-	for _, rec := range replayed {
-		t.Run(rec.name, func(t *testing.T) {
-			_, _, body := recording(t, rec.name)
-			for _, eol := range []string{"\n", "\r\n", "\r"} {
-				raw := []byte(strings.ReplaceAll(body, "\n", eol))
-				check := func(what string, at int, tap *tap, out []byte) {
-					t.Helper()
-					if !bytes.Equal(out, raw) {
-						t.Fatalf("%s %d with %q: the bytes changed", what, at, eol)
-					}
-					if tap.usage != rec.usage || tap.hasUsage != (rec.usage != api.Usage{}) || tap.finish != rec.finish || tap.events != rec.events || tap.answer() != rec.text || !tap.whole() {
-						t.Fatalf("%s %d with %q: usage %+v, finish %q, %d content events, text %q, whole %v; want %+v, %q, %d, %q, true",
-							what, at, eol, tap.usage, tap.finish, tap.events, tap.answer(), tap.whole(), rec.usage, rec.finish, rec.events, rec.text)
-					}
-				}
-				for at := range raw {
-					tap, out := feed(&dialects[rec.route], raw[:at], raw[at:])
-					check("split at", at, tap, out)
-				}
-				var bytewise [][]byte
-				for i := range raw {
-					bytewise = append(bytewise, raw[i:i+1])
-				}
-				tap, out := feed(&dialects[rec.route], bytewise...)
-				check("byte by byte", 1, tap, out)
-			}
-		})
-	}
-}
-
 func TestRecordingsPassThroughTheGateway(t *testing.T) {
 	for _, rec := range replayed {
 		t.Run(rec.name, func(t *testing.T) {

@@ -60,9 +60,10 @@ type Need struct {
 	Answers   int    // that it asks for, at least 1
 }
 
-// Accounts is where requests are recorded. No method blocks.
+// Accounts is where requests are recorded. No method blocks, but for Open with a provider.
 type Accounts interface {
-	// Open records that r was dispatched; once more if it goes on to a provider. r may change afterwards.
+	// Open records that r is dispatched; once more if it goes on to a provider. There it returns once that is on disk, or
+	// it has become clear that it takes too long. r may change afterwards.
 	Open(r *api.Request)
 	// Price fills the cost fields of r and its attempts from their usage and shares. A stream
 	// whose client wants cost_info is priced before its end, while its Outcome is still open; if

@@ -213,6 +213,8 @@ func TestAnswerCutInTheMiddleIsServedByAnotherWorker(t *testing.T) {
 		"chunks without an end":        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(wholeAnswer[:100]),
 		"whole but for the last chunk": "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(wholeAnswer),
 		"no length, cut":               "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + wholeAnswer[:100],
+		"no length, cut at a brace":    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + wholeAnswer[:len(wholeAnswer)-1],
+		"chunks ended at a brace":      "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(wholeAnswer[:len(wholeAnswer)-1]) + "0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := serveRaw(t, func(c *net.TCPConn, _ *http.Request, _ string) { io.WriteString(c, raw) })

@@ -74,7 +74,9 @@ func (g *Gateway) server(base context.Context, certs *tls.Config) *http.Server {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ConnState:         idle,
-		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
+		// "OPTIONS *" is no route here.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 		// No WriteTimeout: it would cut a long answer. Each write has its own deadline.
 	}
 }

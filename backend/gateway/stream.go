@@ -86,6 +86,7 @@ func (c *call) stream(rep *reply, whole *bool) (*fault, error) {
 				c.begin(rep, now)
 			}
 			c.passed = true
+			c.hold() // before a client may keep us waiting
 			if err := c.pass(b[:ready], now); err != nil {
 				return nil, err
 			}
@@ -201,6 +202,9 @@ func (c *call) whole(rep *reply, p []byte, whole *bool, now time.Time) (*fault, 
 	if !c.out.sent {
 		c.begin(rep, now) // an answer without any content, such as one whose first token ends it
 	}
+	if bytes.HasSuffix(p, []byte("\r\n\r")) { // a CR alone may end a line, but here its LF is still under way
+		p = append(p, '\n')
+	}
 	if err := c.complete(p, now); err != nil {
 		return nil, err
 	}
@@ -249,7 +253,7 @@ func (c *call) broke(f *fault) (*fault, error) {
 	if c.r.Context().Err() != nil {
 		return nil, c.cause()
 	}
-	f.at, f.paid = c.at, c.paid
+	f.at, f.paid, f.msg = c.at, c.paid, c.clean(f.msg)
 	why := c.continues(f)
 	if why == nil {
 		f.cut = true

@@ -46,7 +46,7 @@ type tap struct {
 	limit int    // bytes of text to collect
 	text  []byte // of the first choice, as JSON writes it inside quotes
 	rated int    // how much of text is rated, where that is less
-	more  bool   // the answer was longer than limit
+	more  bool   // the answer was longer than limit, or than could be kept
 
 	resume   bool   // collect what a continuation needs, too
 	head     []byte // data of the first event
@@ -296,6 +296,15 @@ func (t *tap) add(text []byte) {
 	t.text = append(t.text, text...)
 }
 
+// forget lets go of the text, but for what is rated.
+func (t *tap) forget() {
+	if t.rated == 0 && len(t.text) <= maxText {
+		t.rated = len(t.text)
+	}
+	t.keep, t.more = false, true
+	t.text, t.thought = bytes.Clone(t.text[:t.rated]), nil
+}
+
 func (t *tap) addValue(v gjson.Result) {
 	if inner := inside(v); len(inner) > 0 {
 		t.add([]byte(inner))
@@ -338,6 +347,9 @@ func (t *tap) think(s string) {
 	}
 	t.thought = append(t.thought, s...)
 }
+
+// all is the text that was kept, however long.
+func (t *tap) all() string { return gjson.Parse(`"` + string(t.text) + `"`).Str }
 
 // answer is the text that was kept for rating.
 func (t *tap) answer() string {

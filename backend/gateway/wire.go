@@ -79,7 +79,7 @@ func (w *wire) get(ctx context.Context, addr string, fresh bool) (*conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: nc, r: bufio.NewReaderSize(nc, 16<<10), host: h}, nil
+	return &conn{Conn: nc, r: bufio.NewReaderSize(nc, 8<<10), host: h}, nil
 }
 
 func (h *host) pop() *conn {

@@ -93,6 +93,7 @@ const (
 	ArgMonth    = "budget_month"
 	ArgPriority = "priority"
 	ArgFailover = "failover"
+	ArgCapture  = "capture" // on or off
 	ArgExpires  = "expires" // RFC 3339
 )
 
@@ -123,6 +124,8 @@ func change(k *Key, args map[string]string) error {
 			l.Priority, err = parsePriority(v)
 		case ArgFailover:
 			l.Failover, err = parseFailover(v)
+		case ArgCapture:
+			k.Capture, err = parseSwitch(v)
 		case ArgExpires:
 			k.Expires, err = parseTime(v)
 		}
@@ -198,6 +201,16 @@ func parseFailover(v string) (string, error) {
 		return v, nil
 	}
 	return "", fmt.Errorf("want never, down or overload, got %q", v)
+}
+
+func parseSwitch(v string) (bool, error) {
+	switch v {
+	case "on":
+		return true, nil
+	case "", "off":
+		return false, nil
+	}
+	return false, fmt.Errorf("want on or off, got %q", v)
 }
 
 func parseTime(v string) (time.Time, error) {

@@ -63,7 +63,7 @@ func TestAKeyIsStoredWithAllItsLimits(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	a, text := newOrder("ci", "models", "a, b", "rpm", "60", "tpm", "1000", "parallel", "4", "budget_day", "1.5", "budget_month", "0.000000001",
-		"priority", "high", "failover", "down", "expires", "2026-12-24T12:00:00Z")
+		"priority", "high", "failover", "down", "capture", "on", "expires", "2026-12-24T12:00:00Z")
 	s.must(t, a)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestAKeyIsStoredWithAllItsLimits(t *testing.T) {
 	if !reflect.DeepEqual(k.Limits, want) {
 		t.Errorf("limits = %+v, want %+v", k.Limits, want)
 	}
-	if k.Name != "ci" || k.ID != a.ID || HashText(text) != hexOf(k.Hash) || !k.Created.Equal(noon) || !k.Expires.Equal(noon.AddDate(0, 0, 30)) || !k.Revoked.IsZero() || k.Source != api.KeyFromDatabase {
+	if k.Name != "ci" || k.ID != a.ID || HashText(text) != hexOf(k.Hash) || !k.Created.Equal(noon) || !k.Expires.Equal(noon.AddDate(0, 0, 30)) || !k.Revoked.IsZero() || !k.Capture || k.Source != api.KeyFromDatabase {
 		t.Errorf("key = %+v", k)
 	}
 }
@@ -161,6 +161,7 @@ func TestOrdersThatMakeNoSenseAreRefused(t *testing.T) {
 		"budget negative": {with("x", "budget_month", "-1"), api.ErrRefused, "budget_month"},
 		"priority":        {with("x", "priority", "urgent"), api.ErrRefused, "priority"},
 		"failover":        {with("x", "failover", "always"), api.ErrRefused, "failover"},
+		"capture":         {with("x", "capture", "yes"), api.ErrRefused, "capture"},
 		"expired":         {with("x", "expires", "2026-11-24T11:59:59Z"), api.ErrRefused, "expired"},
 		"no time":         {with("x", "expires", "soon"), api.ErrRefused, "expires"},
 		"models empty":    {with("x", "models", ","), api.ErrRefused, "models"},
@@ -342,8 +343,8 @@ func TestTheFirstSchemaIsBroughtToTheNewest(t *testing.T) {
 	if got := s.list(t); len(got) != 1 || got[0].Name != "ci" || !reflect.DeepEqual(got[0].Limits, want) {
 		t.Fatalf("keys = %+v, want ci with limits %+v", got, want)
 	}
-	s.must(t, api.Action{Verb: api.KeySet, Target: "ci", Args: map[string]string{"failover": "never"}})
-	if got := s.list(t)[0].Limits.Failover; got != api.FailoverNever {
-		t.Errorf("failover = %q, want never", got)
+	s.must(t, api.Action{Verb: api.KeySet, Target: "ci", Args: map[string]string{"failover": "never", "capture": "on"}})
+	if got := s.list(t)[0]; got.Limits.Failover != api.FailoverNever || !got.Capture {
+		t.Errorf("failover = %q, capture %v, want never and true", got.Limits.Failover, got.Capture)
 	}
 }

@@ -31,6 +31,8 @@ CREATE TABLE client_key (
 CREATE UNIQUE INDEX client_key_name ON client_key (name) WHERE revoked = 0;
 `, `
 ALTER TABLE client_key ADD COLUMN failover TEXT NOT NULL DEFAULT '';
+`, `
+ALTER TABLE client_key ADD COLUMN capture INTEGER NOT NULL DEFAULT 0;
 `}
 
 // Store is the database of keys in one state folder.
@@ -138,7 +140,7 @@ func migrate(ctx context.Context, db *sql.DB, steps []string) error {
 // Close closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-const columns = "id, name, hash, old_hash, old_until, created, expires, revoked, models, requests, tokens, parallel, budget_day, budget_month, priority, failover"
+const columns = "id, name, hash, old_hash, old_until, created, expires, revoked, models, requests, tokens, parallel, budget_day, budget_month, priority, failover, capture"
 
 // List gives all keys, by name; of one name the one that is not revoked first, then the newest.
 func (s *Store) List(ctx context.Context) ([]Key, error) {
@@ -177,7 +179,7 @@ func scan(rows *sql.Rows) (Key, error) {
 	var models string
 	var day, month sql.NullInt64
 	l := &k.Limits
-	err := rows.Scan(&k.ID, &k.Name, &hash, &old, &until, &created, &expires, &revoked, &models, &l.Requests, &l.Tokens, &l.Parallel, &day, &month, &l.Priority, &l.Failover)
+	err := rows.Scan(&k.ID, &k.Name, &hash, &old, &until, &created, &expires, &revoked, &models, &l.Requests, &l.Tokens, &l.Parallel, &day, &month, &l.Priority, &l.Failover, &k.Capture)
 	if err != nil {
 		return k, err
 	}
@@ -207,7 +209,7 @@ func (k *Key) values() ([]any, error) {
 	l := &k.Limits
 	return []any{
 		k.ID, k.Name, k.Hash[:], k.Old[:], toUnix(k.Until), toUnix(k.Created), toUnix(k.Expires), toUnix(k.Revoked),
-		string(models), l.Requests, l.Tokens, l.Parallel, null(l.Day), null(l.Month), l.Priority, l.Failover,
+		string(models), l.Requests, l.Tokens, l.Parallel, null(l.Day), null(l.Month), l.Priority, l.Failover, k.Capture,
 	}, nil
 }
 

@@ -161,6 +161,20 @@ func (l *Ledger) Opened(r api.Request) {
 	l.queue.put(opening(&r))
 }
 
+// Sync waits until all that was recorded so far is on disk, be it in the spool, or until ctx ends.
+func (l *Ledger) Sync(ctx context.Context) error {
+	c := l.queue.sync()
+	if c == nil {
+		return nil
+	}
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the ledger: %w", ctx.Err())
+	}
+}
+
 // Closed records how r ended, priced. It never blocks; r may change afterwards. A second
 // close of the same ID has no effect, and a request that was never opened may be closed.
 func (l *Ledger) Closed(r api.Request) {
@@ -240,7 +254,7 @@ func (l *Ledger) step() error {
 		l.queue.done(rows)
 		l.dbErr, l.spoolErr = nil, nil
 	} else if l.spoolErr = l.spool.append(rows); l.spoolErr == nil {
-		l.queue.back(nil, workers)
+		l.queue.spooled(workers)
 	} else {
 		l.queue.back(rows, workers)
 	}

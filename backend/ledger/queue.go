@@ -21,7 +21,10 @@ type queue struct {
 	workers map[string]WorkerTime
 	writing int           // rows taken that are not on disk yet
 	wake    chan struct{} // something waits
-	full    chan struct{} // enough waits
+	full    chan struct{} // enough waits, or somebody waits for it
+
+	synced []chan struct{} // closed once all that waits now is on disk …
+	taken  []chan struct{} // … and once what was taken is
 }
 
 func newQueue() *queue {
@@ -71,6 +74,9 @@ func (q *queue) take() ([]row, []WorkerTime) {
 	q.spare = nil
 	q.index()
 	q.writing = len(batch)
+	if len(q.rows) == 0 {
+		q.taken, q.synced = append(q.taken, q.synced...), nil
+	}
 	var workers []WorkerTime
 	for _, w := range q.workers {
 		workers = append(workers, w)
@@ -79,12 +85,45 @@ func (q *queue) take() ([]row, []WorkerTime) {
 	return batch, workers
 }
 
-// done says that the rows taken are on disk. Their memory is used again.
+// done says that the rows taken are in the database. Their memory is used again.
 func (q *queue) done(rows []row) {
 	clear(rows)
 	q.mu.Lock()
 	q.writing, q.spare = 0, rows
+	q.releaseLocked()
 	q.mu.Unlock()
+}
+
+// spooled says that the rows taken are in the spool. The workers go back.
+func (q *queue) spooled(workers []WorkerTime) {
+	q.mu.Lock()
+	q.releaseLocked()
+	q.mu.Unlock()
+	q.back(nil, workers)
+}
+
+func (q *queue) releaseLocked() {
+	for _, c := range q.taken {
+		close(c)
+	}
+	q.taken = nil
+}
+
+// sync gives a channel that is closed once all that was put so far is on disk, and hurries that; nil if it is.
+func (q *queue) sync() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := make(chan struct{})
+	switch {
+	case len(q.rows) > 0:
+		q.synced = append(q.synced, c)
+		poke(q.full)
+	case q.writing > 0:
+		q.taken = append(q.taken, c)
+	default:
+		return nil
+	}
+	return c
 }
 
 // back returns what was taken. It is older than what waits, and loses to it.
@@ -92,6 +131,7 @@ func (q *queue) back(rows []row, workers []WorkerTime) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.writing = 0
+	q.synced, q.taken = append(q.taken, q.synced...), nil
 	q.rows = append(rows, q.rows...)
 	q.index()
 	for _, w := range workers {

@@ -13,12 +13,31 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/modelcache/hubtest"
 )
+
+// logBuffer is a log that is read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 // rig is a cache in a folder of its own that fetches from a hub of its own.
 type rig struct {
@@ -27,7 +46,7 @@ type rig struct {
 	hub  *hubtest.Hub
 	vars map[string]string
 	dir  string // hub folder
-	log  *bytes.Buffer
+	log  *logBuffer
 }
 
 func newRig(t *testing.T, vars map[string]string) *rig {
@@ -36,7 +55,7 @@ func newRig(t *testing.T, vars map[string]string) *rig {
 	h := hubtest.New(t)
 	all := map[string]string{"HOME": home, "HF_ENDPOINT": h.URL}
 	maps.Copy(all, vars)
-	log := &bytes.Buffer{}
+	log := &logBuffer{}
 	r := &rig{t: t, hub: h, vars: all, dir: hubFolder(envOf(all)), log: log}
 	r.Cache = New(Options{Env: envOf(all), Pause: time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())

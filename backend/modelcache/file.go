@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // silence is how long a download may give no byte before its connection is given up.
@@ -83,7 +81,7 @@ var errHash = errors.New("its contents are not what the hub's checksum says")
 
 // download fetches a blob, from where an earlier try broke off.
 func (s *store) download(ctx context.Context, f file) error {
-	s.d.update(func(v *api.Download) { v.File = f.name })
+	defer s.d.fetching(f)()
 	err := s.fill(ctx, f)
 	if errors.Is(err, errHash) {
 		// The part that was there may be at fault: once more from the beginning.

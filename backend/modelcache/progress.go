@@ -1,7 +1,9 @@
 package modelcache
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +26,22 @@ type download struct {
 	mu   sync.Mutex // guards the following
 	view api.Download
 	rate meter
+	now  []file // that are being fetched
+}
+
+// fetching notes that a file is on its way, until what it gives is called. The largest one is shown.
+func (d *download) fetching(f file) (over func()) {
+	show := func(change func()) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		change()
+		d.view.File = ""
+		if len(d.now) > 0 {
+			d.view.File = slices.MaxFunc(d.now, func(a, b file) int { return cmp.Compare(a.size, b.size) }).name
+		}
+	}
+	show(func() { d.now = append(d.now, f) })
+	return func() { show(func() { d.now = slices.DeleteFunc(d.now, func(o file) bool { return o == f }) }) }
 }
 
 func (d *download) show(now time.Time) api.Download {

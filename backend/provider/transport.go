@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/vllmdeck/vllmdeck/backend/quotes"
 )
 
 // transport is the connections to one provider.
@@ -77,7 +79,7 @@ func (c *Call) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body = &masked{body: res.Body, key: []byte(key)}
 	}
 	if res.StatusCode >= 300 {
-		c.p.complained(c.to, res)
+		c.p.complained(c.to, req, res)
 	}
 	return res, nil
 }
@@ -125,7 +127,7 @@ const (
 )
 
 // complained reads why a request was refused, for the operator, and leaves the body as it was.
-func (p *Provider) complained(e *endpoint, res *http.Response) {
+func (p *Provider) complained(e *endpoint, req *http.Request, res *http.Response) {
 	if !troubled(res.StatusCode) && res.StatusCode != http.StatusNotFound { // its name of the model may be wrong
 		return // it is the request's fault
 	}
@@ -142,6 +144,7 @@ func (p *Provider) complained(e *endpoint, res *http.Response) {
 			break
 		}
 	}
+	text = withoutRequest(text[:min(len(text), 4*maxSaid)], req)
 	if len(text) > maxSaid {
 		text = strings.ToValidUTF8(text[:maxSaid], "")
 	}
@@ -150,6 +153,25 @@ func (p *Provider) complained(e *endpoint, res *http.Response) {
 	if p.to.Load() == e {
 		p.said = text
 	}
+}
+
+// withoutRequest takes out of what a provider says what it quotes of a request.
+func withoutRequest(text string, req *http.Request) string {
+	if req.GetBody == nil {
+		return text
+	}
+	r, err := req.GetBody()
+	if err != nil {
+		return text
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return text
+	}
+	f := quotes.New(text)
+	f.LookJSON(b, gjson.GetBytes(b, "model").Str)
+	return f.Rest()
 }
 
 type body struct {

@@ -130,7 +130,7 @@ func none(req Request, cands []Candidate) Reason {
 			r = Tried
 		case c.Ready:
 			r = Full
-		case c.Coming && !(c.Late && paid):
+		case c.Coming && (!c.Late || !paid):
 			r = Starting
 		}
 		if why == Empty || hope[r] > hope[why] {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -56,6 +57,34 @@ func TestLevelTwoAnswersGarbageUntilItsWeightsAreLoaded(t *testing.T) {
 		if r.Usage.Details.Cached != 0 {
 			t.Errorf("%d tokens were cached over a sleep, want none", r.Usage.Details.Cached)
 		}
+	})
+}
+
+func TestAServerThatHangsAfterItsSleepStillAnswersHealth(t *testing.T) {
+	f, err := ParseFault("hang-after-wake")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inBox(t, Options{Model: "m", DevMode: true, Faults: []Fault{f}}, func(b *box) {
+		b.ask(chatBody("Hello", `,"max_tokens":2`))
+		b.order("/sleep", "")
+		b.order("/wake_up", "")
+		ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sim/v1/chat/completions", strings.NewReader(chatBody("Hello", `,"max_tokens":2`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if res, err := b.c.Do(req); err == nil {
+			res.Body.Close()
+			t.Error("it answers")
+		}
+		res, err := b.c.Get("http://sim/health")
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("/health = %v, %v", res, err)
+		}
+		res.Body.Close()
 	})
 }
 

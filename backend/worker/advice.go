@@ -74,6 +74,9 @@ var adviceRules = []adviceRule{
 			if kv > 0 { // as many as would fill 85 % of it
 				more = min(more, int(float64(e.maxSeqs)*0.85/kv))
 			}
+			if more <= e.maxSeqs {
+				return text, "add a worker", change{}
+			}
 			return text, "let more run at once: a larger --max-num-seqs", change{Set: []string{fmt.Sprintf("--max-num-seqs=%d", more)}}
 		},
 	},

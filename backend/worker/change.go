@@ -197,7 +197,7 @@ func readKept(folder string, w config.Worker) (c change, ok bool) {
 		return change{}, true
 	}
 	var k kept
-	if json.Unmarshal(b, &k) != nil || k.change.check() != nil {
+	if json.Unmarshal(b, &k) != nil || k.check() != nil {
 		return change{}, false
 	}
 	return k.change, k.Base == baseOf(w)

@@ -146,7 +146,7 @@ func (w *worker) advise(r Reading, now time.Time) {
 		a.looks = a.looks[1:]
 	}
 	a.looks = append(a.looks, l)
-	e := evidence{looks: a.looks, maxSeqs: w.st.MaxSeqs, maxLen: w.st.MaxLen, tokens: w.st.KVTokens, noCache: r.NoPrefixCache, gpu: len(w.st.GPUs) > 0}
+	e := evidence{looks: a.looks, maxSeqs: w.st.MaxSeqs, maxLen: w.st.MaxLen, tokens: w.st.KVTokens, noCache: r.NoPrefixCache, gpu: !w.plan.cpu}
 	if e.span() < evidenceLeast {
 		a.load = load{}
 		return

@@ -99,7 +99,7 @@ func (w *worker) dropStale() {
 	if err := (change{}).keep(w.plan.spec.Folder, w.plan.base); err != nil {
 		w.log.Warn("old fix not removed", "error", err)
 	}
-	w.notice("info", fmt.Sprintf("the command line of %s in the config is another one now: what was ordered before (worker fix) no longer counts", w.name))
+	w.notice("info", fmt.Sprintf("the command line of %s in the config is another one now, or a variable is gone: what was ordered before (worker fix) no longer counts", w.name))
 }
 
 // Fix changes the command line of a worker and (re)starts it: set holds "--flag=value" or "--flag", unset flags

@@ -320,3 +320,25 @@ func FuzzChanged(f *testing.F) {
 		}
 	})
 }
+
+// A fix must not keep the next engine from starting.
+func TestAFixThatCannotBeAppliedAnyMoreIsDropped(t *testing.T) {
+	state := t.TempDir()
+	t.Setenv("SOME_TOKEN", "x")
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		c := conf(vllmWorker("w0"))
+		p, stop := h.pool(state, c)
+		until(t, time.Second, "ready", is(p, "w0", api.Ready))
+		must(t, p.Fix("w0", nil, nil, []string{"HF_TOKEN=env:SOME_TOKEN"}))
+		until(t, time.Minute, "ready", func() bool { return is(p, "w0", api.Ready)() && h.launches() == 2 })
+		stop()
+		must(t, os.Unsetenv("SOME_TOKEN"))
+		p, stop = h.pool(state, c)
+		defer stop()
+		until(t, time.Minute, "ready", is(p, "w0", api.Ready))
+		if s := mustStatus(t, p, "w0"); len(s.Fixed) != 0 || !h.noticed("a variable is gone") {
+			t.Errorf("fixed %q, notices %+v", s.Fixed, h.notices)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -284,7 +285,10 @@ func TestSaturatedWorkerIsNeverRestarted(t *testing.T) {
 		if answers < 100 || longest < 2*time.Minute {
 			t.Errorf("%d answers, the longest after %v: that was no saturation", answers, longest)
 		}
-		t.Logf("%d answers in 30 minutes, the longest after %v", answers, longest.Round(time.Second))
+		t.Attr("saturated:_minutes_watched", "30")
+		t.Attr("saturated:_answers", strconv.Itoa(answers))
+		t.Attr("saturated:_longest_answer", longest.Round(time.Second).String())
+		t.Attr("saturated:_restarts", "0")
 	})
 }
 
@@ -304,11 +308,14 @@ func TestFrozenEngineIsRestarted(t *testing.T) {
 				res.Body.Close()
 			}
 		}()
+		began := time.Now()
 		until(t, 2*time.Minute, "taken out", func() bool { return len(told.all()) == 1 })
+		t.Attr("frozen:_taken_out_after", time.Since(began).Round(time.Second).String())
 		leave()
 		<-gone
 		release()
 		until(t, 3*time.Minute, "restarted", func() bool { s, _ := p.Status("w0"); return s.Restarts == 1 })
+		t.Attr("frozen:_restarted_after", time.Since(began).Round(time.Second).String())
 		srv.Freeze(false)
 		until(t, 3*time.Minute, "ready again", is(p, "w0", api.Ready))
 	})

@@ -290,14 +290,18 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 		})
 	}
 	w.noteRunning(l)
-	w.log.Info("worker ready", "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
+	is := string(api.Ready)
+	if a.sleeping {
+		is = string(api.Asleep)
+	}
+	w.log.Info("worker ready", "state", is, "model", l.plan.cfg.Model, "took", took.Round(time.Millisecond), "version", w.st.Version)
 	switch {
 	case l.adopted:
-		w.notice("info", w.name+" taken over from an earlier engine, ready")
+		w.notice("info", w.name+" taken over from an earlier engine, "+is)
 	case l.plan.kind == kindAttach:
-		w.notice("info", w.name+" answers, ready")
+		w.notice("info", w.name+" answers, "+is)
 	default:
-		w.notice("info", fmt.Sprintf("%s ready after %v", w.name, took.Round(100*time.Millisecond)))
+		w.notice("info", fmt.Sprintf("%s %s after %v", w.name, is, took.Round(100*time.Millisecond)))
 	}
 	w.trouble.starts = 0
 	w.opts.turns.give(l)

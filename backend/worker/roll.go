@@ -28,6 +28,9 @@ const (
 // rollTries is how many starts a worker has to come back in a rolling restart.
 const rollTries = 3
 
+// errUnroll says that a rolling restart was ended by order.
+var errUnroll = errors.New("ended by order")
+
 // rolls are the rolling restarts of a pool, the last of each model.
 type rolls struct {
 	mu      sync.Mutex
@@ -57,7 +60,7 @@ func (p *Pool) Rolls() []api.Roll {
 // restarted and must be ready before the next one's turn. Those that are not ready come first: nobody misses them.
 // It ends, with the rest untouched, when one does not come back, or when the next one is the last that serves.
 //
-// Workers that are stopped, drained or asleep are left as they are, attached ones are not ours. A model with a single
+// Workers that are stopped, drained, asleep or wait for their GPU are left as they are, attached ones are not ours. A model with a single
 // worker is restarted only if alone says that its requests may wait.
 func (p *Pool) Roll(model string, alone bool) error {
 	if !p.running() {
@@ -93,6 +96,7 @@ func (p *Pool) Unroll(model string) error {
 		return refused("no rolling restart of %s runs", model)
 	}
 	r.cancel = true
+	p.wake.wake()
 	return nil
 }
 
@@ -111,9 +115,9 @@ func (p *Pool) rollOrder(model string, alone bool) ([]string, error) {
 			}
 		case v.State == api.Ready:
 			serving = append(serving, w.name)
-		case v.State == api.Starting, v.State == api.Failed:
+		case v.State == api.Starting && v.Blocked == "", v.State == api.Failed:
 			idle = append(idle, w.name)
-		default: // somebody wants it so
+		default: // somebody wants it so, or it starts with the present config once it may
 			left++
 		}
 	}
@@ -137,19 +141,22 @@ func (p *Pool) roll(ctx context.Context, r *roll) {
 	p.tell("info", fmt.Sprintf("rolling restart of %s: %s", r.Model, strings.Join(r.Workers, ", ")))
 	for i, name := range r.Workers {
 		p.rolls.mu.Lock()
-		cancelled := r.cancel
 		r.Done = i
 		p.rolls.mu.Unlock()
-		if cancelled {
+		p.noteRolls()
+		err := errUnroll
+		if !p.cancelled(r) {
+			err = p.rollOne(ctx, r, name)
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return // what is noted is for the next engine to tell
+		case errors.Is(err, errUnroll):
 			p.rollEnds(r, rollCancelled, "")
 			p.tell("info", fmt.Sprintf("rolling restart of %s ended by order after %d of %d workers", r.Model, i, len(r.Workers)))
 			return
-		}
-		p.noteRolls()
-		if err := p.rollOne(ctx, r, name); err != nil {
-			if ctx.Err() != nil {
-				return // what is noted is for the next engine to tell
-			}
+		default:
 			p.rollEnds(r, rollFailed, clip(err.Error()))
 			p.tell("error", fmt.Sprintf("rolling restart of %s stopped after %d of %d workers: %v", r.Model, i, len(r.Workers), err))
 			return
@@ -160,6 +167,12 @@ func (p *Pool) roll(ctx context.Context, r *roll) {
 	p.rolls.mu.Unlock()
 	p.rollEnds(r, rollDone, "")
 	p.tell("info", fmt.Sprintf("rolling restart of %s done: %s in %v", r.Model, count(len(r.Workers), "worker"), time.Since(r.Started).Round(time.Second)))
+}
+
+func (p *Pool) cancelled(r *roll) bool {
+	p.rolls.mu.Lock()
+	defer p.rolls.mu.Unlock()
+	return r.cancel
 }
 
 func (p *Pool) rollEnds(r *roll, state, why string) {
@@ -178,11 +191,13 @@ func (p *Pool) rollOne(ctx context.Context, r *roll, name string) error {
 	}
 	v := w.view.Load()
 	switch v.State {
-	case api.Stopped, api.Stopping, api.Draining, api.Asleep:
+	case api.Asleep:
+		return nil
+	case api.Stopped, api.Stopping, api.Draining:
 		return fmt.Errorf("%s is %s meanwhile", name, v.State)
 	case api.Starting:
 		// It starts as the config says now: that is what it would be restarted for.
-		return p.awaitBack(ctx, w, v.Restarts)
+		return p.awaitBack(ctx, r, w, v.Restarts)
 	}
 	if !r.alone && serves(v) && !p.othersServe(w) {
 		return fmt.Errorf("%s is the last worker that serves %s now", name, r.Model)
@@ -190,7 +205,7 @@ func (p *Pool) rollOne(ctx context.Context, r *roll, name string) error {
 	if err := w.order(w.orderRestart); err != nil {
 		return fmt.Errorf("restart %s: %w", name, err)
 	}
-	return p.awaitBack(ctx, w, v.Restarts)
+	return p.awaitBack(ctx, r, w, v.Restarts)
 }
 
 // othersServe says whether the requests of w's model can go to somebody else.
@@ -202,16 +217,19 @@ func (p *Pool) othersServe(w *worker) bool {
 	})
 }
 
-// awaitBack waits until a worker that starts is ready; restarts is its count of unasked starts before.
-func (p *Pool) awaitBack(ctx context.Context, w *worker, restarts int) error {
+// awaitBack waits until a worker that starts is ready; restarts is its count of unasked starts before. One whose turn on
+// its GPU does not come may be given up.
+func (p *Pool) awaitBack(ctx context.Context, r *roll, w *worker, restarts int) error {
 	for {
 		changed := p.wake.changed()
 		v := w.view.Load()
 		switch {
 		case isDone(w.gone):
 			return fmt.Errorf("%s is no longer in the config", w.name)
-		case serves(v):
+		case serves(v), v.State == api.Asleep:
 			return nil
+		case v.State == api.Starting && v.Blocked != "" && p.cancelled(r):
+			return errUnroll
 		case v.State == api.Stopped, v.State == api.Draining:
 			return fmt.Errorf("%s was %s by order", w.name, v.State)
 		case v.State == api.Failed && (v.NextStart.IsZero() || v.Restarts-restarts >= rollTries-1):

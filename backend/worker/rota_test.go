@@ -128,7 +128,7 @@ func TestNobodyStarvesInLine(t *testing.T) {
 		n := need{"GPU 0": .92}
 		has := "a"
 		ts.ask("a", n, true)
-		order := ""
+		var order strings.Builder
 		for range 9 {
 			for _, name := range []string{"a", "b", "c"} {
 				if name != has {
@@ -140,13 +140,13 @@ func TestNobodyStarvesInLine(t *testing.T) {
 			for _, name := range []string{"c", "b", "a"} { // who asks first is not who is first
 				if ok, _ := ts.ask(name, n, true); ok {
 					has = name
-					order += name
+					order.WriteString(name)
 					break
 				}
 			}
 		}
-		if want := "bcabcabca"; order != want {
-			t.Errorf("turns were %s, want %s", order, want)
+		if want := "bcabcabca"; order.String() != want {
+			t.Errorf("turns were %s, want %s", order.String(), want)
 		}
 	})
 }

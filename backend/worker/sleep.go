@@ -34,6 +34,9 @@ type nap struct {
 	began  time.Time
 }
 
+// forTurn is why a worker is to sleep whose GPU is waited for.
+const forTurn = "another's turn"
+
 // canSleep says whether a server's command line lets it sleep, as far as that can be seen. An attached one is asked.
 func (p *plan) canSleep(argv []string) bool {
 	if p.kind == kindAttach {
@@ -66,6 +69,11 @@ func (w *worker) rest(ctx context.Context, now time.Time) bool {
 		return w.drowse(ctx, now)
 	case w.st.State == api.Asleep && w.nap == nil:
 		return w.stir(ctx)
+	case w.nap != nil && w.nap.why == forTurn && !w.nap.posted:
+		if wanted, _ := w.opts.rota.wanted(w.name); !wanted { // whoever waited has left, or found room elsewhere
+			w.stayAwake()
+			return true
+		}
 	case w.queued && w.st.State == api.Starting:
 		was := w.st.Blocked
 		w.start(ctx)
@@ -93,7 +101,7 @@ func (w *worker) drowse(ctx context.Context, now time.Time) bool {
 	wanted, urgent := w.opts.rota.wanted(w.name)
 	switch {
 	case wanted && now.Sub(w.st.Since) >= s.Stay && (urgent || idle >= s.Stay):
-		w.fallAsleep(ctx, w.level(), "another's turn")
+		w.fallAsleep(ctx, w.level(), forTurn)
 	case s.After > 0 && idle >= s.After:
 		w.fallAsleep(ctx, w.level(), "idle")
 	default:
@@ -255,8 +263,8 @@ func (w *worker) woke(ctx context.Context, l *life, n *nap, err error) {
 }
 
 // found takes what a look at a server says that is not ours alone: somebody else may have put it to sleep.
-func (w *worker) found(l *life, sleeping bool) {
-	if w.life != l || w.nap != nil || !sleeping || w.st.State != api.Ready && w.st.State != api.Draining {
+func (w *worker) found(l *life, asked time.Time, sleeping bool) {
+	if w.life != l || w.nap != nil || !sleeping || w.st.Since.After(asked) || w.st.State != api.Ready && w.st.State != api.Draining {
 		return
 	}
 	w.notice("warning", w.name+" was put to sleep by somebody else: a request for its model wakes it")

@@ -507,6 +507,33 @@ func TestTwoModelsOnOneGPUTakeTurns(t *testing.T) {
 	})
 }
 
+func TestATurnThatNobodyWantsAnyMoreIsKept(t *testing.T) {
+	a, b := sleeping("a", "ma", "0", config.Sleep{Level: 1, Stay: 5 * time.Second}), sleeping("b", "mb", "0", config.Sleep{Level: 1, Stay: 5 * time.Second})
+	run(t, conf(a, b), withDev, func(t *testing.T, h *host, p *Pool) {
+		until(t, 2*time.Minute, "both were loaded", func() bool {
+			x, y := p.stateOf("a"), p.stateOf("b")
+			return x == api.Asleep && y == api.Ready || x == api.Ready && y == api.Asleep
+		})
+		awake, asleep := "a", "mb"
+		if p.stateOf("b") == api.Ready {
+			awake, asleep = "b", "ma"
+		}
+		release, ok := p.Acquire(awake)
+		if !ok {
+			t.Fatal("not acquired")
+		}
+		defer release()
+		time.Sleep(10 * time.Second)
+		h.wait(p, asleep, true)
+		until(t, 10*time.Second, "it is to sleep", is(p, awake, api.Draining))
+		h.wait(p, asleep, false) // its client has left
+		until(t, 5*time.Second, "it serves again", is(p, awake, api.Ready))
+		if got := h.devOf(awake).orders(); strings.Count(got, "/sleep") > strings.Count(got, "/wake_up") {
+			t.Errorf("orders %q: want it to have stayed awake", got)
+		}
+	})
+}
+
 func TestTwoThatFitTakeNoTurns(t *testing.T) {
 	a, b := sleeping("a", "ma", "0", config.Sleep{Level: 1}), sleeping("b", "mb", "0", config.Sleep{Level: 1})
 	a.VLLM.Args, b.VLLM.Args = []string{"--gpu-memory-utilization=0.45"}, []string{"--gpu-memory-utilization=0.45"}

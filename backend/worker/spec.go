@@ -58,6 +58,10 @@ func newPlan(w config.Worker, logs config.Logs, o *Options) (plan, error) {
 		}
 	}
 	p, err := planWith(w, logs, o, ordered)
+	if err != nil && !ordered.empty() { // a variable that it names is gone: an order must not keep the engine from starting
+		stale = true
+		p, err = planWith(w, logs, o, change{})
+	}
 	p.stale = stale
 	return p, err
 }

@@ -27,8 +27,9 @@ func (w *worker) watchHealth(ctx context.Context, l *life) {
 			return
 		}
 		if n%sleepLook == 0 && err == nil && w.view.Load().CanSleep {
+			asked := time.Now()
 			sleeping, known, err := t.sleeping(ctx)
-			if err == nil && known && !w.post(func(context.Context) { w.found(l, sleeping) }) {
+			if err == nil && known && !w.post(func(context.Context) { w.found(l, asked, sleeping) }) {
 				return
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vllmdeck/vllmdeck/backend"
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/config"
@@ -120,25 +121,35 @@ func (k *keeper) order(ctx context.Context, a api.Action) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(store.Order(ctx, a, time.Now()), store.Close())
+	err = errors.Join(store.Order(ctx, a, time.Now()), store.Close())
+	if err == nil && a.Verb == api.KeyRevoke && a.Args["forget"] == "true" {
+		_, err = capture.Forget(ctx, k.cfg.State, a.Target)
+	}
+	return err
+}
+
+// folder is the state folder; "" if it is not on this host.
+func (k *keeper) folder() string {
+	switch {
+	case k.engine == nil:
+		return k.cfg.State
+	case strings.HasPrefix(k.engine.Addr(), "ssh://"):
+		return ""
+	}
+	return k.snap.Engine.State
 }
 
 // list gives all keys, those that are revoked too where the database can be read from here.
 func (k *keeper) list(ctx context.Context) ([]api.Key, error) {
 	var out []api.Key
-	state := ""
 	if k.engine != nil {
 		out = k.snap.Keys
-		if !strings.HasPrefix(k.engine.Addr(), "ssh://") {
-			state = k.snap.Engine.State
-		}
 	} else {
-		state = k.cfg.State
 		for _, c := range k.cfg.Keys {
-			out = append(out, api.Key{Name: c.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: c.Failover}})
+			out = append(out, api.Key{Name: c.Name, Source: api.KeyFromConfig, Limits: api.KeyLimits{Failover: c.Failover}, Capture: c.Capture})
 		}
 	}
-	made, err := readKeys(ctx, state)
+	made, err := readKeys(ctx, k.folder())
 	if err != nil && k.engine == nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ a running engine the state folder of the config is changed.
 
 As soon as there is a key, every request but GET /health needs one: also when all are revoked.`,
 	})
-	cmd.AddCommand(keysCreateCmd(g), keysListCmd(g), keysSetCmd(g), keysRotateCmd(g), keysRevokeCmd(g))
+	cmd.AddCommand(keysCreateCmd(g), keysListCmd(g), keysSetCmd(g), keysRotateCmd(g), keysRevokeCmd(g), keysCapturedCmd(g))
 	return cmd
 }
 
@@ -40,6 +40,7 @@ var keyFlags = []struct{ flag, arg, usage string }{
 	{"budget-month", keys.ArgMonth, "USD per month"},
 	{"priority", keys.ArgPriority, "high, normal or low: its share of the places while requests wait (16 : 4 : 1)"},
 	{"failover", keys.ArgFailover, "never, down or overload: when a paid provider may serve it, if its model allows as much (default: as the model says)"},
+	{"capture", keys.ArgCapture, "on: keep its prompts and answers for a while, for \"vllmdeck keys captured\" (default: off)"},
 	{"expires", keys.ArgExpires, "when it ends: 30d, 12h, 2027-01-31 (default: never)"},
 }
 
@@ -188,7 +189,7 @@ func keysSetCmd(g *globals) *cobra.Command {
 				return err
 			}
 			if len(limits) == 0 {
-				return &exitError{code: exitUsage, err: errors.New("say what is to change: --rpm, --tpm, --parallel, --budget-day, --budget-month, --models, --priority, --failover, --expires")}
+				return &exitError{code: exitUsage, err: errors.New("say what is to change: --rpm, --tpm, --parallel, --budget-day, --budget-month, --models, --priority, --failover, --capture, --expires")}
 			}
 			return g.orderKey(cmd, api.Action{Verb: api.KeySet, Target: args[0], Args: limits}, "changed")
 		},
@@ -273,7 +274,7 @@ func keysRevokeCmd(g *globals) *cobra.Command {
 		Short: "End a key; requests in flight go on",
 		Long: `End a key at once. Requests that are in flight go on. Its name stays in the list (--all), and a gateway
 whose last key is revoked serves nobody: --forget takes the key out whole, and after the last one
-the gateway asks for no key again.`,
+the gateway asks for no key again. What was captured of it goes too.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: g.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -58,7 +58,7 @@ func keysListCmd(g *globals) *cobra.Command {
 func keyTable(list []api.Key, now time.Time) string {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "KEY\tID\tSTATE\tREQ/MIN\tTOK/MIN\tAT ONCE\tDAY\tMONTH\tPRIORITY\tFAILOVER\tMODELS\tEXPIRES")
+	fmt.Fprintln(tw, "KEY\tID\tSTATE\tREQ/MIN\tTOK/MIN\tAT ONCE\tDAY\tMONTH\tPRIORITY\tFAILOVER\tCAPTURE\tMODELS\tEXPIRES")
 	for _, k := range list {
 		id, expires, models, priority := k.ID, "never", "all", k.Limits.Priority
 		if id == "" {
@@ -77,6 +77,10 @@ func keyTable(list []api.Key, now time.Time) string {
 		if failover == "" {
 			failover = "as model"
 		}
+		captured := "off"
+		if k.Capture {
+			captured = "on"
+		}
 		use := [5]string{}
 		if u := k.Use; u != nil {
 			use = [5]string{strconv.FormatInt(u.Requests, 10), strconv.FormatInt(u.Tokens, 10), strconv.Itoa(u.InFlight), usd(&u.Day), usd(&u.Month)}
@@ -94,9 +98,9 @@ func keyTable(list []api.Key, now time.Time) string {
 			return strconv.FormatInt(n, 10)
 		}
 		l := &k.Limits
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", safe(k.Name), safe(id), k.State(now),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", safe(k.Name), safe(id), k.State(now),
 			of(use[0], count(l.Requests)), of(use[1], count(l.Tokens)), of(use[2], count(int64(l.Parallel))),
-			of(use[3], budget(l.Day)), of(use[4], budget(l.Month)), safe(priority), safe(failover), safe(models), expires)
+			of(use[3], budget(l.Day)), of(use[4], budget(l.Month)), safe(priority), safe(failover), captured, safe(models), expires)
 	}
 	_ = tw.Flush()
 	return b.String()

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/capture"
 )
 
 // TestScripts runs every command as a user would type it. Each script has folders of its own,
@@ -93,7 +94,7 @@ func engineOf(ts *testscript.TestScript) (*api.Snapshot, error) {
 }
 
 // cmdAwait waits for what will be: "await engine", "await w0 ready", "await w0 gone",
-// "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await file PATH REGEXP".
+// "await prompt cancelled" (the newest), "await used KEY REQUESTS", "await captured KEY REQUESTS", "await file PATH REGEXP".
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: await engine | WORKER STATE | prompt STATE | crashes N | roll STATE | file PATH REGEXP | dead PID")
@@ -121,7 +122,7 @@ func awaited(ts *testscript.TestScript, args []string) error {
 	}
 	if args[0] == "dead" {
 		if pid, err := strconv.Atoi(args[1]); err != nil || processBirth(pid) != "" {
-			return fmt.Errorf("it runs, or is no pid: %w", err)
+			return errors.New("it runs, or is no pid")
 		}
 		return nil
 	}
@@ -134,6 +135,13 @@ func awaited(ts *testscript.TestScript, args []string) error {
 			return fmt.Errorf("prompts are %+v", s.Prompts)
 		}
 		return nil
+	}
+	if args[0] == "captured" {
+		list, err := capture.Read(context.Background(), s.Engine.State, args[1], 1000)
+		if err == nil && strconv.Itoa(len(list)) != args[2] {
+			err = fmt.Errorf("%d are kept", len(list))
+		}
+		return err
 	}
 	if args[0] == "used" {
 		for _, k := range s.Keys {

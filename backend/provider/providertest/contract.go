@@ -51,6 +51,7 @@ func Run(t *testing.T, open New) {
 		{"no other address gets the key", origin},
 		{"a redirect is not followed", redirect},
 		{"the key is in nothing that comes back", leak},
+		{"what it quotes of a request is not kept", quoted},
 		{"usage is billed to the nano-dollar", usage},
 		{"what was refused costs nothing", refused},
 		{"what was cut off costs what was seen of it and the prompt", cutOff},
@@ -95,9 +96,11 @@ func need(id string) provider.Need {
 
 const held = 600_000 // of need, nano-dollars
 
+const prompt = "nobody may keep this"
+
 // post sends a request by way of c and reads the answer.
 func post(ctx context.Context, c *provider.Call, header ...string) (status int, head http.Header, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL()+"/chat/completions", strings.NewReader(`{"model":"theirs"}`))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL()+"/chat/completions", strings.NewReader(`{"model":"theirs","prompt":"`+prompt+`"}`))
 	if err != nil {
 		return 0, nil, "", err
 	}
@@ -215,6 +218,26 @@ func leak(t *testing.T, r *rig) {
 		}
 		if want := `"wrong key ` + strings.Repeat("*", len(Key)) + `, again: `; !strings.Contains(body, want) {
 			t.Errorf("HTTP %d: body = %q, want in it %q", status, body, want)
+		}
+	}
+}
+
+func quoted(t *testing.T, r *rig) {
+	p := r.loaded(0)
+	for _, status := range []int{401, 404, 429, 500} {
+		r.Behave(func(w http.ResponseWriter, req *http.Request) {
+			body, _ := io.ReadAll(req.Body)
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"error":{"message":%q}}`, "no luck with "+string(body))
+		})
+		c := p.Begin()
+		_, _, body, err := post(context.Background(), c)
+		c.Release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := p.Status(time.Now()).Error; strings.Contains(said, prompt) || !strings.Contains(said, "no luck with") || !strings.Contains(body, prompt) {
+			t.Errorf("HTTP %d: the status says %q, want it without the prompt, which %q has", status, said, body)
 		}
 	}
 }

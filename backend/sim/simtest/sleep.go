@@ -79,7 +79,7 @@ func (t Target) park(tt *testing.T) <-chan string {
 		tt.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := t.Client.Do(req)
+	resp, err := t.Client.Do(req) //nolint:bodyclose // by who reads it, below
 	if err != nil || resp.StatusCode != http.StatusOK {
 		tt.Fatalf("a request to a sleeping server = %v, %v; want 200 at once", resp, err)
 	}
