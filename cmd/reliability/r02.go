@@ -27,11 +27,12 @@ func r02(ctx context.Context, t *trial) error {
 	if err := r02control(ctx, t, filepath.Join(dir, "control")); err != nil {
 		return err
 	}
-	config := "models: [{name: toy}]\ncost: {gpu_hour: 1.00}\nworkers:\n"
+	var config strings.Builder
+	config.WriteString("models: [{name: toy}]\ncost: {gpu_hour: 1.00}\nworkers:\n")
 	for i := range workers {
-		config += fmt.Sprintf("  - {name: w%d, model: toy, stop_timeout: 1s, restart: {base: 10ms, max: 20ms, window: 1ms, tries: 100}, vllm: {bin: %q, path: %q, env: {SIMULATED_GPU: %q}}}\n", i, vllm, dir, r02gpu(dir, i))
+		fmt.Fprintf(&config, "  - {name: w%d, model: toy, stop_timeout: 1s, restart: {base: 10ms, max: 20ms, window: 1ms, tries: 100}, vllm: {bin: %q, path: %q, env: {SIMULATED_GPU: %q}}}\n", i, vllm, dir, r02gpu(dir, i))
 	}
-	e, err := t.engine(ctx, config)
+	e, err := t.engine(ctx, config.String())
 	if err != nil {
 		return err
 	}

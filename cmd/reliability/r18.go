@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,11 +120,12 @@ func r18roll(ctx context.Context, t *trial) error {
 
 // rolling is simulated with a limit for draining.
 func rolling(n int, limit, sim string) string {
-	b := fmt.Sprintf("models: [{name: %s}]\ncost: {gpu_hour: 1.00}\nworkers:\n", toy)
+	var b strings.Builder
+	fmt.Fprintf(&b, "models: [{name: %s}]\ncost: {gpu_hour: 1.00}\nworkers:\n", toy)
 	for i := range n {
-		b += fmt.Sprintf("  - {name: w%d, model: %s, gpus: 1, stop_timeout: %s, sim: {seed: 1, start: 20ms, %s}}\n", i, toy, limit, sim)
+		fmt.Fprintf(&b, "  - {name: w%d, model: %s, gpus: 1, stop_timeout: %s, sim: {seed: 1, start: 20ms, %s}}\n", i, toy, limit, sim)
 	}
-	return b
+	return b.String()
 }
 
 // r18drain drains a worker, waits until it is empty, and has it serve again.
