@@ -55,7 +55,7 @@ func operated(now time.Time) *api.Snapshot {
 	}
 	s.Rolls = []api.Roll{{Model: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic", Started: now.Add(-time.Minute), Workers: []string{"w2", "w6"}, State: "running"}}
 	s.Keys = []api.Key{
-		{Name: "batch", ID: "a1", Source: api.KeyFromDatabase, Limits: api.KeyLimits{Requests: 60, Tokens: 100_000, Parallel: 8, Day: nd(5), Month: nd(50)}, Use: &api.KeyUse{InFlight: 8, Requests: 57, Tokens: 61_200, Day: 4_620_000_000, Month: 31_000_000_000, Last: now}},
+		{Name: "batch", ID: "a1", Source: api.KeyFromDatabase, Capture: true, Limits: api.KeyLimits{Requests: 60, Tokens: 100_000, Parallel: 8, Day: nd(5), Month: nd(50), Priority: api.PriorityLow, Failover: api.FailoverNever, Models: []string{"llama-3.1-8b", "small"}}, Use: &api.KeyUse{InFlight: 8, Requests: 57, Tokens: 61_200, Day: 4_620_000_000, Month: 31_000_000_000, Last: now}},
 		{Name: "web", Source: api.KeyFromConfig, Use: &api.KeyUse{InFlight: 3, Requests: 212, Tokens: 81_000, Day: 6_300_000_000, Month: 90_000_000_000, Unpriced: 3, Last: now.Add(-4 * time.Minute)}},
 		{Name: "trial", ID: "a2", Source: api.KeyFromDatabase, Expires: now.Add(40 * time.Hour), Limits: api.KeyLimits{Day: nd(1)}, Use: &api.KeyUse{}},
 		{Name: "old", ID: "a3", Source: api.KeyFromDatabase, Expires: now.Add(-time.Hour)},
