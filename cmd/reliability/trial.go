@@ -101,13 +101,14 @@ func (t *trial) within(name string, got, limit time.Duration) {
 	}
 }
 
-// near is a time that should be want, give or take a tenth.
+// near is a time that should be want, give or take a tenth of it.
 func (t *trial) near(name string, got, want time.Duration) {
 	t.put(name, got, want.String()+" ±10 %")
-	switch off := (got - want).Abs(); {
-	case off > slack*want/10:
+	off := (got - want).Abs()
+	switch allowed := want / 10; {
+	case off > slack*allowed:
 		t.failf("%s: took %s, want %s ±10 %%", name, got.Round(time.Millisecond), want)
-	case off > want/10:
+	case off > allowed:
 		t.late(fmt.Sprintf("%s: took %s, limit %s ±10 %%", name, got.Round(time.Millisecond), want))
 	}
 }
