@@ -231,15 +231,3 @@ func toldXid(card string, x api.Xid, serious bool) api.Notice {
 	}
 	return n
 }
-
-// machineSize is about how many bytes of JSON the cards and strays take.
-func machineSize(cards []api.GPU, strays []api.Stray) int {
-	size := 150 * len(strays)
-	for i := range cards {
-		size += 500 + 150*len(cards[i].Xids)
-		for j := range cards[i].Processes {
-			size += 110 + len(cards[i].Processes[j].Name)
-		}
-	}
-	return size
-}

@@ -36,10 +36,14 @@ const chatPath, fine = "/v1/chat/completions", `{"model":"toy","max_tokens":1,"m
 func mangledKinds() []mangled {
 	kinds := []mangled{
 		{kind: "two lengths", raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 5", "Content-Length: 6") + fine)},
-		{kind: "length and chunks, and a request behind", due: []int{400, 404}, any: true,
-			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 6", "Transfer-Encoding: chunked") + "3\r\n{,}\r\n0\r\n\r\n" + post("/sleep", "{}"))},
-		{kind: "a request in a body, the length a lie", due: []int{400, 404}, any: true,
-			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 3") + "{,}" + post("/collective_rpc", "{}"))},
+		{
+			kind: "length and chunks, and a request behind", due: []int{400, 404}, any: true,
+			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 6", "Transfer-Encoding: chunked") + "3\r\n{,}\r\n0\r\n\r\n" + post("/sleep", "{}")),
+		},
+		{
+			kind: "a request in a body, the length a lie", due: []int{400, 404}, any: true,
+			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 3") + "{,}" + post("/collective_rpc", "{}")),
+		},
 		{kind: "two encodings", raw: text(head("POST "+chatPath+" HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: identity") + "0\r\n\r\n")},
 		{kind: "a body that never ends, and the client leaves", leaves: true, mute: true, raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 500") + fine)},
 		{kind: "half a head, and the client leaves", leaves: true, due: []int{400}, raw: text("POST " + chatPath + " HTTP/1.1\r\nHost: ga")},

@@ -90,14 +90,8 @@ func (w *watch) setUp(ctx context.Context) error {
 	if err := os.WriteFile(keyFile, []byte(w.hide("the paid API's key, in a file")+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil { // the mark of a model's folder
-		return err
-	}
-	// It is called as vLLM is, and becomes a simulated one.
-	script := filepath.Join(dir, "vllm")
-	text := "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --port) port=$2;; --port=*) port=${1#*=};; --served-model-name) name=$2;; --served-model-name=*) name=${1#*=};; esac; shift; done\n" +
-		"exec " + w.t.bin + " sim --port $port --served-model-name $name --start 20ms --ttft 5ms --itl 2ms\n"
-	if err := os.WriteFile(script, []byte(text), 0o700); err != nil { //nolint:gosec // it is run
+	script, err := w.t.script()
+	if err != nil {
 		return err
 	}
 	env := map[string]string{
@@ -125,7 +119,7 @@ workers:
 providers:
   - {name: second, url: "%s/v1", key: "env:SECOND", models: {bought: gpt-4o-mini}, prices: {bought: openai/gpt-4o-mini}, spend_cap: {day: 5}}
   - {name: third, url: "%s/v1", key: "file:%s", models: {filed: gpt-4o-mini}}
-`, script, dir, fake, paid, paid, keyFile))
+`, script, filepath.Dir(script), fake, paid, paid, keyFile))
 	if err != nil {
 		return err
 	}
@@ -149,14 +143,14 @@ func (w *watch) quote(wr http.ResponseWriter, r *http.Request) {
 	wr.Header().Set("Content-Type", "application/json")
 	wr.Header().Set("X-Echo", r.Header.Get("Authorization"))
 	status := map[string]int{"400": 400, "401": 401, "422": 422, "429": 429, "500": 500, "503": 503}[how[:min(3, len(how))]]
-	switch {
-	case how == "stream":
+	switch how {
+	case "stream":
 		wr.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(wr, "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\ndata: {\"error\":{\"message\":%q,\"type\":\"x\",\"code\":500}}\n\n", said)
-	case how == "plain":
+	case "plain":
 		wr.Header().Set("Content-Type", "text/"+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		_, _ = io.WriteString(wr, said)
-	case how == "status":
+	case "status":
 		c, _, err := http.NewResponseController(wr).Hijack()
 		if err == nil {
 			fmt.Fprintf(c, "HTTP/1.1 nonsense %s\r\n\r\n", said)

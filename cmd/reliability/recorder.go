@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ func (t *trial) recorder(ctx context.Context, worker string) (*recorder, error) 
 func (r *recorder) got() []call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.calls[:len(r.calls):len(r.calls)]
+	return slices.Clip(r.calls)
 }
 
 // inference are the routes that the gateway passes on, each with POST.
