@@ -139,7 +139,7 @@ func (m *machine) cards() []api.GPU {
 				p.User, p.Worker, p.Stray, p.Preload = o.User, o.Worker, o.Stray, o.Preload
 				p.Name = programName(p.Name, o)
 			}
-			p.Name = shorten(p.Name, 48)
+			p.Name = api.Shorten(p.Name, 48)
 		}
 		cards[i].Processes = ps
 	}

@@ -55,7 +55,7 @@ func within[T any](list []T, room int) ([]T, int) {
 type fitter struct{ room, most, least int }
 
 func (f *fitter) fit(text string) string {
-	text = shorten(text, min(max(f.room, f.least), f.most))
+	text = api.Shorten(text, min(max(f.room, f.least), f.most))
 	f.room -= len(text)
 	return text
 }
@@ -117,7 +117,7 @@ func trimPrompts(prompts []api.Prompt) {
 	f := fitter{promptsRoom, 800, 60}
 	for i := range prompts {
 		p := &prompts[i]
-		p.Prompt, p.Error = f.fit(p.Prompt), f.fit(shorten(p.Error, 500))
+		p.Prompt, p.Error = f.fit(p.Prompt), f.fit(api.Shorten(p.Error, 500))
 	}
 }
 
@@ -192,11 +192,11 @@ func trimCache(c *api.Cache, room int) {
 		return
 	}
 	room = min(max(room-requestsLeast, cacheRoom/4), cacheRoom)
-	c.Error = shorten(c.Error, 200)
+	c.Error = api.Shorten(c.Error, 200)
 	f := fitter{1 << 10, 500, 60}
 	for i := range c.Downloads { // made for this snapshot
 		c.Downloads[i].Error = f.fit(c.Downloads[i].Error)
-		c.Downloads[i].File = shorten(c.Downloads[i].File, 100)
+		c.Downloads[i].File = api.Shorten(c.Downloads[i].File, 100)
 	}
 	if jsonSize(c) > room {
 		c.Models = slices.Clone(c.Models) // they are the cache's

@@ -119,7 +119,7 @@ func (c *Console) requestRows() []api.Request {
 		return nil
 	}
 	rows := keep(c.snap.Requests, c.filters[paneRequests], func(r *api.Request) string {
-		return "id:" + r.ID + " model:" + r.Model + " worker:" + r.Worker + " key:" + r.Key + " outcome:" + r.Outcome + " class:" + r.Class +
+		return "id:" + r.ID + " client:" + r.Client + " model:" + r.Model + " worker:" + r.Worker + " key:" + r.Key + " outcome:" + r.Outcome + " class:" + r.Class +
 			" route:" + r.Route + " status:" + string(whole(r.Status)) + " finish:" + r.Finish + map[bool]string{true: " queued "}[r.Position > 0] + " " + r.Error
 	})
 	if c.view == viewOverview && c.orders[paneRequests].col == 0 {
@@ -193,6 +193,21 @@ type tcol struct {
 	max   int // most it can use; 0: w
 	right bool
 	drop  int // columns with the greatest go first; 0 never goes
+}
+
+// cells writes the columns of a row, each with a gap behind it; a column of no width is left out.
+func (l *line) cells(cols []tcol, ws []int, cells []part) {
+	for j, c := range cells {
+		switch {
+		case ws[j] == 0:
+			continue
+		case cols[j].right:
+			l.rcell(c.st, c.t, ws[j])
+		default:
+			l.cell(c.st, c.t, ws[j])
+		}
+		l.gap(2)
+	}
 }
 
 // fit chooses the columns that fit a width and how wide each is; 0 for one that is left out.

@@ -181,17 +181,7 @@ func (c *Console) drawRequests(p *panel) {
 			{stDim, clean(r.Class)},
 			{stDim, note},
 		}
-		for j, cell := range cells {
-			switch {
-			case ws[j] == 0:
-				continue
-			case cols[j].right:
-				l.rcell(cell.st, cell.t, ws[j])
-			default:
-				l.cell(cell.st, cell.t, ws[j])
-			}
-			l.gap(2)
-		}
+		l.cells(cols, ws, cells)
 	}
 	if hidden := len(rows) - (to - from); hidden > 0 {
 		p.foot = whole(hidden) + " more, j k"
@@ -220,6 +210,9 @@ func (c *Console) drawRequest(p *panel) {
 		if t.width()+2 < l.left() && t != "on " && t != "key " {
 			l.gap(2).put(stDim, t)
 		}
+	}
+	if id := clean(r.Client); id != "" {
+		p.row().put(stDim, "client's id  ").put(stText, id)
 	}
 	if r.Error != "" {
 		for i, t := range clean(r.Error).wrap(max(p.width()-2, 1)) {
@@ -344,6 +337,10 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 	default: // not streamed, or nothing came: only the whole is known
 		answer = max(total-q, 0)
 	}
+	with := Text("worker")
+	if r.Worker == "" {
+		with = "gateway" // it was answered here
+	}
 	cells := p.width()
 	bar, legend := p.row(), p.row()
 	at := 0.0
@@ -351,7 +348,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 		name Text
 		v    float64
 		st   style
-	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {"worker", answer, stA2}} {
+	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {with, answer, stA2}} {
 		if s.v <= 0 {
 			continue
 		}

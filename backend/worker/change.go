@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
@@ -216,7 +217,7 @@ func (c change) keep(folder string, w config.Worker) error {
 		err = os.MkdirAll(folder, 0o700)
 	}
 	if err == nil {
-		err = replaceFile(fixedPath(folder), b)
+		err = launch.Replace(fixedPath(folder), b)
 	}
 	if err != nil {
 		return fmt.Errorf("keep fix: %w", err)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,9 +53,7 @@ Reasoning and tool calls of answers are not among them. --forget takes out what 
 				if list == nil {
 					list = []capture.Entry{}
 				}
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: \"vllmdeck keys set %s --capture on\" begins it\n", args[0], args[0])
