@@ -84,9 +84,19 @@ func r02control(ctx context.Context, t *trial, gpu string) error {
 	if _, err := t.serverWith(ctx, []string{"SIMULATED_GPU=" + gpu}); err != nil {
 		return err
 	}
+	t.cleanup(func() {
+		for _, pid := range marked("SIMULATED_GPU=" + gpu) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	// It answers before its engine has begun.
+	if err := until(ctx, 20*time.Second, "the first engine has its GPU", func() bool { return locked(gpu) }); err != nil {
+		return err
+	}
 	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
 	second := exec.CommandContext(ctx, t.bin, "sim", "--port", "0", "--start", "1m")
+	second.WaitDelay = time.Second
 	second.Env = append(os.Environ(), "SIMULATED_GPU="+gpu)
 	if out, err := second.CombinedOutput(); err == nil || ctx.Err() != nil || !strings.Contains(string(out), "CUDA out of memory") {
 		return fmt.Errorf("a second engine on one simulated GPU: %w: %s", err, out)
@@ -95,6 +105,17 @@ func r02control(ctx context.Context, t *trial, gpu string) error {
 		return errors.New("two engines on one simulated GPU are not noticed")
 	}
 	return nil
+}
+
+// locked reports whether somebody holds a lock on a file, without trying it.
+func locked(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	locks, err := os.ReadFile("/proc/locks")
+	return ok && err == nil && strings.Contains(string(locks), fmt.Sprintf(":%d ", stat.Ino))
 }
 
 // killer is the state of r02.
