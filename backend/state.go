@@ -36,10 +36,7 @@ type stateOwner struct {
 // engine has it. A folder on a network file system is refused: SQLite's locks and its log need
 // a local one.
 func OpenState(dir string) (*StateLock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w: set state: in the config to a folder of yours", err)
-	}
-	if err := closeToOthers(dir); err != nil {
+	if err := MakeState(dir); err != nil {
 		return nil, err
 	}
 	if name := networkFS(dir); name != "" {
@@ -67,6 +64,15 @@ func OpenState(dir string) (*StateLock, error) {
 }
 
 const lockName = "engine.lock"
+
+// MakeState makes the state folder, or closes to others one that is there and empty. Nothing is to be put into it
+// before: a folder that holds something else is refused.
+func MakeState(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make state folder: %w: set state: in the config to a folder of yours", err)
+	}
+	return closeToOthers(dir)
+}
 
 // closeToOthers gives a folder mode 0700, if it is ours to close: the home folder or /tmp, set
 // as state: by mistake, must not be.

@@ -99,6 +99,8 @@ func (k *timekeeper) look(now time.Time, workers []api.Worker, p *pricing) {
 				},
 			}
 			k.runs[w.Name] = r
+			// One that lived for less than a look has its rate too: time without one makes the whole day's cost not known.
+			r.last.Hour, r.last.Flat = p.hours[w.Name], p.perToken != nil
 		}
 		if w.State == api.Stopped || w.State == api.Failed {
 			r.end(k, w.Since)

@@ -64,6 +64,20 @@ func TestAWorkerThatIsRemovedOrReplacedHasItsTimeTold(t *testing.T) {
 	}
 }
 
+func TestAProcessThatLivesForLessThanALookHasItsRate(t *testing.T) {
+	c, hour := newClock(), api.Nanos(50_000_000)
+	p := &pricing{hours: map[string]*api.Nanos{"w0": &hour}}
+	c.look(second(1), []api.Worker{{Name: "w0", State: api.Failed, Since: second(0.6), Started: second(0.1)}}, p)
+	for _, w := range c.told {
+		if w.Hour == nil || *w.Hour != hour || w.Until.Sub(w.Started) != 500*time.Millisecond {
+			t.Errorf("told %v at rate %v, want 500ms at %v: without a rate no cost of the day is known", w.Until.Sub(w.Started), w.Hour, hour)
+		}
+	}
+	if len(c.told) != 1 {
+		t.Errorf("told of %d processes, want 1", len(c.told))
+	}
+}
+
 func TestAnIdleWorkerIsToldRarelyAndABusyOneOften(t *testing.T) {
 	c, p := newClock(), &pricing{}
 	w := []api.Worker{{Name: "w0", State: api.Ready, Started: second(0)}}

@@ -149,9 +149,9 @@ func (c *Console) paneData(id paneID) [][]string {
 }
 
 func (c *Console) keysData() [][]string {
-	rows := [][]string{{"key", "source", "state", "requests_last_minute", "tokens_last_minute", "in_flight", "spent_day_usd", "budget_day_usd", "spent_month_usd", "budget_month_usd", "expires"}}
+	rows := [][]string{{"key", "source", "state", "requests_last_minute", "tokens_last_minute", "in_flight", "spent_day_usd", "budget_day_usd", "spent_month_usd", "budget_month_usd", "expires", "models", "priority", "failover", "capture"}}
 	for _, k := range c.keysByUse() {
-		row := []string{cell(k.Name), k.Source, k.State(c.snap.Time), "", "", "", "", dollarsOf(k.Limits.Day), "", dollarsOf(k.Limits.Month), stamp(k.Expires)}
+		row := []string{cell(k.Name), k.Source, k.State(c.snap.Time), "", "", "", "", dollarsOf(k.Limits.Day), "", dollarsOf(k.Limits.Month), stamp(k.Expires), cell(strings.Join(k.Limits.Models, " ")), k.Limits.Priority, k.Limits.Failover, strconv.FormatBool(k.Capture)}
 		if u := k.Use; u != nil {
 			row[3], row[4], row[5], row[6], row[8] = strconv.FormatInt(u.Requests, 10), strconv.FormatInt(u.Tokens, 10), strconv.Itoa(u.InFlight), dollarsOf(&u.Day), dollarsOf(&u.Month)
 		}

@@ -119,7 +119,7 @@ func (c *Console) requestRows() []api.Request {
 		return nil
 	}
 	rows := keep(c.snap.Requests, c.filters[paneRequests], func(r *api.Request) string {
-		return "id:" + r.ID + " model:" + r.Model + " worker:" + r.Worker + " key:" + r.Key + " outcome:" + r.Outcome + " class:" + r.Class +
+		return "id:" + r.ID + " client:" + r.Client + " model:" + r.Model + " worker:" + r.Worker + " key:" + r.Key + " outcome:" + r.Outcome + " class:" + r.Class +
 			" route:" + r.Route + " status:" + string(whole(r.Status)) + " finish:" + r.Finish + map[bool]string{true: " queued "}[r.Position > 0] + " " + r.Error
 	})
 	if c.view == viewOverview && c.orders[paneRequests].col == 0 {

@@ -161,31 +161,52 @@ func (c *Console) askRoll(model string) {
 		c.ask(&dialog{title: "End the rolling restart of " + clean(model) + "?", lines: lines, yes: "end it", do: func(c *Console) tea.Cmd { return c.act(a) }})
 		return
 	}
+	plan := c.snap.RollPlan(model)
+	if len(plan.Workers) == 0 {
+		why := Text("none of its workers runs")
+		if len(plan.Stay) > 0 && plan.Stay[0].Kind == "attach" {
+			why = "its workers are attached, not ours to restart"
+		}
+		c.say(stWarn, "nothing of "+clean(model)+" to restart: "+why)
+		return
+	}
 	lines := []part{{stText, "model    " + clean(model)}}
-	n, ready, flight := 0, 0, 0
-	for i := range c.snap.Workers {
-		w := &c.snap.Workers[i]
-		if w.Model != model {
-			continue
+	for i, w := range plan.Workers {
+		flight := Text("")
+		if w.InFlight > 0 {
+			flight = ", " + whole(w.InFlight) + " in flight"
 		}
-		n++
-		if w.State == api.Ready {
-			ready++
-		}
-		flight += w.InFlight
-		lines = append(lines, part{stText, whole(n) + "        " + clean(w.Name) + ", " + c.stateWord(w) + sim(w.Simulated) + ", " + whole(w.InFlight) + " in flight"})
+		lines = append(lines, part{stText, whole(i+1) + Text("         ")[:max(9-whole(i+1).width(), 1)] + clean(w.Name) + ", " + c.stateWord(w) + sim(w.Simulated) + flight})
 	}
-	if ready < 2 {
-		lines = append(lines, part{stBad, "While a worker restarts no other is ready: clients will wait or get an error."})
+	for _, w := range plan.Stay {
+		why := "stays " + c.stateWord(w)
+		if w.Kind == "attach" {
+			why = "is attached, not ours"
+		}
+		lines = append(lines, part{stDim, "-        " + clean(w.Name) + " " + why})
+	}
+	switch {
+	case plan.Alone:
+		lines = append(lines, part{stBad, "While it restarts no other is ready: clients will wait or get an error."})
+	case plan.Serving == 0:
+		lines = append(lines, part{stBad, "No worker serves the model now: clients wait or get an error."})
+	case plan.Serving == 1 && plan.Workers[len(plan.Workers)-1].State == api.Ready:
+		lines = append(lines, part{stText, "The only one that serves now is restarted when another does."})
+	case plan.Serving > 1:
+		lines = append(lines, part{stText, "One at a time: the other " + plural(int64(plan.Serving-1), "ready worker goes", "ready workers go") + " on serving."})
+	}
+	title := "Restart " + plural(int64(len(plan.Workers)), "worker", "workers") + " of " + clean(model) + " one by one?"
+	if len(plan.Workers) == 1 {
+		title = "Restart " + clean(plan.Workers[0].Name) + " of " + clean(model) + "?"
+		lines = append(lines, part{stDim, "It is drained, so that its requests may finish, and restarted."})
 	} else {
-		lines = append(lines, part{stText, "One at a time: the other " + plural(int64(ready-1), "ready worker goes", "ready workers go") + " on serving."})
+		lines = append(lines, part{stDim, "Each is drained, so that its requests may finish, restarted, and ready before the next. It stops at the first that does not come back."})
 	}
-	lines = append(lines, part{stDim, "Each is drained, so that its requests may finish, restarted, and ready before the next. It stops at the first that does not come back."})
 	a := api.Action{Verb: api.ModelRoll, Target: model}
-	if ready < 2 { // said above in red
+	if plan.Alone { // said above in red
 		a.Args = map[string]string{"alone": "true"}
 	}
-	c.ask(&dialog{title: "Restart " + plural(int64(n), "worker", "workers") + " of " + clean(model) + " one by one?", lines: lines, yes: "roll", do: func(c *Console) tea.Cmd { return c.act(a) }})
+	c.ask(&dialog{title: title, lines: lines, yes: "roll", do: func(c *Console) tea.Cmd { return c.act(a) }})
 }
 
 // askStray ends a process that nobody looks after.

@@ -55,7 +55,7 @@ func operated(now time.Time) *api.Snapshot {
 	}
 	s.Rolls = []api.Roll{{Model: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic", Started: now.Add(-time.Minute), Workers: []string{"w2", "w6"}, State: "running"}}
 	s.Keys = []api.Key{
-		{Name: "batch", ID: "a1", Source: api.KeyFromDatabase, Limits: api.KeyLimits{Requests: 60, Tokens: 100_000, Parallel: 8, Day: nd(5), Month: nd(50)}, Use: &api.KeyUse{InFlight: 8, Requests: 57, Tokens: 61_200, Day: 4_620_000_000, Month: 31_000_000_000, Last: now}},
+		{Name: "batch", ID: "a1", Source: api.KeyFromDatabase, Capture: true, Limits: api.KeyLimits{Requests: 60, Tokens: 100_000, Parallel: 8, Day: nd(5), Month: nd(50), Priority: api.PriorityLow, Failover: api.FailoverNever, Models: []string{"llama-3.1-8b", "small"}}, Use: &api.KeyUse{InFlight: 8, Requests: 57, Tokens: 61_200, Day: 4_620_000_000, Month: 31_000_000_000, Last: now}},
 		{Name: "web", Source: api.KeyFromConfig, Use: &api.KeyUse{InFlight: 3, Requests: 212, Tokens: 81_000, Day: 6_300_000_000, Month: 90_000_000_000, Unpriced: 3, Last: now.Add(-4 * time.Minute)}},
 		{Name: "trial", ID: "a2", Source: api.KeyFromDatabase, Expires: now.Add(40 * time.Hour), Limits: api.KeyLimits{Day: nd(1)}, Use: &api.KeyUse{}},
 		{Name: "old", ID: "a3", Source: api.KeyFromDatabase, Expires: now.Add(-time.Hour)},
@@ -143,7 +143,8 @@ func TestOperatorsOrders(t *testing.T) {
 		{"sleep 1", []string{"2", "Z"}, []string{"w0", "14 in flight", "weights kept", "weights dropped"}, "1", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "1"}}},
 		{"sleep 2", []string{"2", "Z"}, nil, "2", api.Action{Verb: api.WorkerSleep, Target: "w0", Args: map[string]string{"level": "2"}}},
 		{"wake", []string{"2", "j", "j", "j", "j", "Z"}, []string{"w4", "asleep, level 1"}, "y", api.Action{Verb: api.WorkerWake, Target: "w4"}},
-		{"roll", []string{"2", "R"}, []string{"1        w0, ready, 14 in flight", "2        long-context-w3, failed"}, "y", api.Action{Verb: api.ModelRoll, Target: "llama-3.1-8b", Args: map[string]string{"alone": "true"}}},
+		{"roll", []string{"2", "R"}, []string{"Restart 2 workers of llama-3.1-8b one by one?", "1 long-context-w3, failed", "2 w0, ready, 14 in flight", "restarted when another does"}, "y", api.Action{Verb: api.ModelRoll, Target: "llama-3.1-8b"}},
+		{"roll of the only one", []string{"2", "j", "R"}, []string{"Restart w1 of qwen3-30b-a3b?", "1 w1, preempts", "w4 stays asleep", "w5 stays blocked", "no other is ready"}, "y", api.Action{Verb: api.ModelRoll, Target: "qwen3-30b-a3b", Args: map[string]string{"alone": "true"}}},
 		{"past the gate", []string{"2", "j", "j", "j", "j", "j", "s"}, []string{"w5", "w2 is starting on GPU 2"}, "y", api.Action{Verb: api.WorkerStart, Target: "w5", Args: map[string]string{"gate": "off"}}},
 		{"give up the start", []string{"2", "j", "j", "j", "j", "j", "s"}, nil, "s", api.Action{Verb: api.WorkerStop, Target: "w5"}},
 		{"unroll", []string{"2", "j", "j", "R"}, []string{"w2 is still restarted", "w6 as they are"}, "y", api.Action{Verb: api.ModelUnroll, Target: "mistral-small-3.2-24b-instruct-2506-fp8-dynamic"}},

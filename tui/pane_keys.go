@@ -3,6 +3,7 @@ package tui
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -46,18 +47,70 @@ func (c *Console) drawKeys(p *panel) {
 		{head: "MONTH", w: 18, max: 22, drop: 6},
 		{head: "EXPIRES", w: 10, drop: 5},
 		{head: "USED", w: 5, right: true, drop: 8},
+		{head: "FAILOVER", w: 8, drop: 10},
+		{head: "CAPTURE", w: 7, drop: 11},
 	}
 	ws := fit(cols, p.width())
 	p.head(cols, ws)
 	c.keyRows.n = len(rows)
-	from, to := c.keyRows.window(p.free())
+	room := p.free()
+	detail := c.keyDetail(p.width())
+	if room < min(len(rows), 3)+len(detail) {
+		detail = nil
+	}
+	from, to := c.keyRows.window(room - len(detail))
 	for i := from; i < to; i++ {
 		c.keyRow(p.selected(i == c.keyRows.sel), &rows[i], ws)
+	}
+	for _, t := range detail {
+		p.row().put(t.st, t.t)
 	}
 	p.foot = `"vllmdeck keys" makes, changes and revokes them`
 	if hidden := len(rows) - (to - from); hidden > 0 {
 		p.foot = whole(hidden) + " more, j k; " + p.foot
 	}
+}
+
+// keyDetail is what the selected key may do beside its limits, and what is kept of it; after an empty line.
+func (c *Console) keyDetail(width int) []part {
+	rows := c.keysByUse()
+	if c.keyRows.sel >= len(rows) {
+		return nil
+	}
+	k := &rows[c.keyRows.sel]
+	models := Text("all models")
+	if len(k.Limits.Models) > 0 {
+		models = clean(strings.Join(k.Limits.Models, ", "))
+	}
+	priority := clean(k.Limits.Priority)
+	if priority == "" {
+		priority = api.PriorityNormal
+	}
+	failover := Text("to paid APIs as its model says")
+	switch k.Limits.Failover {
+	case api.FailoverNever:
+		failover = "never to paid APIs, whatever its model says"
+	case api.FailoverDown:
+		failover = "to paid APIs while no worker can, if its model allows it"
+	case api.FailoverOverload:
+		failover = "to paid APIs also for overload, if its model allows it"
+	}
+	out := []part{{stText, ""}, {stTitle, clean(k.Name)}}
+	for _, l := range []struct {
+		st      style
+		name, t Text
+	}{
+		{stText, "models    ", models},
+		{stText, "priority  ", priority + " while requests wait"},
+		{stText, "failover  ", failover},
+		{stText, "capture   ", "off: no prompt and no answer of it is kept"},
+	} {
+		if l.name == "capture   " && k.Capture {
+			l.st, l.t = stWarn, "on, prompts and answers are kept: vllmdeck keys captured "+clean(k.Name)
+		}
+		out = append(out, part{l.st, (l.name + l.t).cut(width)})
+	}
+	return out
 }
 
 func (c *Console) keyRow(l *line, k *api.Key, ws []int) {
@@ -121,6 +174,16 @@ func (c *Console) keyRow(l *line, k *api.Key, ws []int) {
 		used = age(c.snap.Time.Sub(u.Last))
 	}
 	right(9, stDim, used)
+	failover := clean(k.Limits.Failover)
+	if failover == "" {
+		failover = "model's"
+	}
+	cell(10, stDim, failover)
+	if k.Capture {
+		cell(11, stWarn, "on")
+	} else {
+		cell(11, stDim, "off")
+	}
 }
 
 // budget is what was spent of a day's budget, with a bar where there is one.
@@ -130,8 +193,12 @@ func (c *Console) budget(l *line, spent api.Nanos, most *api.Nanos, width int) {
 		l.cell(stText, money(&spent)+", no limit", width)
 	} else {
 		share := float64(spent) / float64(*most)
-		c.g.gauge(l, severity(share, 0.9, 1), share, max(width-20, 4))
-		l.gap(1).put(capStyle(&spent, most), money(&spent)+" of "+money(most))
+		figures := money(&spent) + " of " + money(most)
+		if bar := width - 1 - figures.width(); bar >= 4 {
+			c.g.gauge(l, severity(share, 0.9, 1), share, bar)
+			l.gap(1)
+		}
+		l.put(capStyle(&spent, most), figures.cut(end-2-l.used))
 	}
 	l.to(end)
 }

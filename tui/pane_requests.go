@@ -211,6 +211,9 @@ func (c *Console) drawRequest(p *panel) {
 			l.gap(2).put(stDim, t)
 		}
 	}
+	if id := clean(r.Client); id != "" {
+		p.row().put(stDim, "client's id  ").put(stText, id)
+	}
 	if r.Error != "" {
 		for i, t := range clean(r.Error).wrap(max(p.width()-2, 1)) {
 			if i == 3 {
@@ -334,6 +337,10 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 	default: // not streamed, or nothing came: only the whole is known
 		answer = max(total-q, 0)
 	}
+	with := Text("worker")
+	if r.Worker == "" {
+		with = "gateway" // it was answered here
+	}
 	cells := p.width()
 	bar, legend := p.row(), p.row()
 	at := 0.0
@@ -341,7 +348,7 @@ func (c *Console) waterfall(p *panel, r *api.Request) {
 		name Text
 		v    float64
 		st   style
-	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {"worker", answer, stA2}} {
+	}{{"queue", q, stC2}, {"prefill", prefill, stB2}, {"decode", decode, stA2}, {with, answer, stA2}} {
 		if s.v <= 0 {
 			continue
 		}

@@ -119,8 +119,28 @@ func (x *console) await(ctx context.Context, what string) error {
 // press types keys.
 func (x *console) press(keys string) { _, _ = x.file.WriteString(keys) }
 
+// resize changes the terminal's size, which sends SIGWINCH.
+func (x *console) resize(rows, cols int) error {
+	x.mu.Lock()
+	x.screen.Resize(cols, rows)
+	x.mu.Unlock()
+	return pty.Setsize(x.file, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}) //nolint:gosec // small
+}
+
 // hangUp closes both ends, as a lost SSH connection does.
 func (x *console) hangUp() {
 	_ = x.tty.Close()
 	_ = x.file.Close()
+}
+
+// ended waits for the end of the process.
+func (x *console) ended(ctx context.Context, limit time.Duration) error {
+	select {
+	case <-x.done:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("the console still runs after %s", limit)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

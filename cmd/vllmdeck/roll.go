@@ -116,32 +116,25 @@ func (g *globals) completeModels(cmd *cobra.Command, args []string, _ string) ([
 func rollPlan(s *api.Snapshot, model string) (plan string, single bool) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "This restarts the workers of %s, one after the other:\n", safe(model))
-	serving, idle := 0, 0
-	for _, w := range s.Workers {
-		if w.Model != model {
-			continue
+	p := s.RollPlan(model)
+	for _, w := range p.Workers {
+		flight := ""
+		if w.InFlight > 0 {
+			flight = fmt.Sprintf(", %d in flight", w.InFlight)
 		}
-		switch {
-		case w.Kind == "attach":
-			if w.State == api.Ready {
-				serving += 2 // it goes on
-			}
-			fmt.Fprintf(&b, "  (%s is not ours: it goes on)\n", safe(w.Name))
-			continue
-		case w.State == api.Ready:
-			serving++
-		case w.State == api.Failed, w.State == api.Starting:
-			idle++
-		default:
-			fmt.Fprintf(&b, "  (%s stays %s)\n", safe(w.Name), w.State)
-			continue
-		}
-		fmt.Fprintf(&b, "  %s (%s, %d requests in flight)\n", safe(w.Name), w.State, w.InFlight)
+		fmt.Fprintf(&b, "  %s (%s%s)\n", safe(w.Name), w.State, flight)
 	}
-	if single = serving == 1 && idle == 0; single {
+	for _, w := range p.Stay {
+		if w.Kind == "attach" {
+			fmt.Fprintf(&b, "  (%s is not ours: it goes on)\n", safe(w.Name))
+		} else {
+			fmt.Fprintf(&b, "  (%s stays %s)\n", safe(w.Name), w.State)
+		}
+	}
+	if p.Alone {
 		b.WriteString("It is the only one that serves the model: until it is ready again, requests wait or fail.\n")
 	}
-	return b.String(), single
+	return b.String(), p.Alone
 }
 
 // followRoll prints a line per change until a rolling restart is over.

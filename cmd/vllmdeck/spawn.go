@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vllmdeck/vllmdeck/backend"
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
@@ -65,6 +66,9 @@ func spawnEngine(ctx context.Context, cfg *config.Config) (engineRecord, error) 
 // engineOut opens the file for what an engine without a terminal has to say beside its log:
 // errors of its start, and panics. What the engine before said is kept once.
 func engineOut(state string) (*os.File, error) {
+	if err := backend.MakeState(state); err != nil {
+		return nil, err
+	}
 	logs := filepath.Join(state, "logs")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w: set state: in the config to a folder of yours", err)
