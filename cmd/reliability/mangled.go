@@ -124,7 +124,7 @@ func mangledKinds() []mangled {
 	add("paths", []string{
 		"/v1/../admin", "/v1/../metrics", "/v1/%2e%2e/admin", "/v1/%2e%2e/%2e%2e/etc/passwd", "/v1/..%2fmetrics", "/..;/sleep", "/v1/chat/../../sleep", "/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions",
 		"/v1/chat/completions%00", "/v1/chat/completions;x=1", "/V1/chat/completions", "/v1/chat/./completions", "/v1/chat%2fcompletions", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/v1\\chat\\completions", "/v1/chat/completions%20", "/v1/chat/completions/render",
-		"/metrics/../sleep", "/health/../v1/unload_lora_adapter", "/.", "/..", "/", "/%2e", "/v1", "/v1/", "/admin", "/debug/pprof/", "/v1/snapshot", "/v1/do", "/v1/log", "http://169.254.169.254/latest/meta-data", "http://worker/sleep", "/\xff\xfe", "/%c0%ae%c0%ae/sleep", "/v1/models/toy",
+		"/metrics/../sleep", "/health/../v1/unload_lora_adapter", "/.", "/..", "/", "/%2e", "/v1", "/v1/", "/admin", "/debug/pprof/", "/v1/snapshot", "/v1/do", "/v1/log", "http://169.254.169.254/latest/meta-data", "http://worker/sleep", "/\xff\xfe", "/%c0%ae%c0%ae/sleep", "/v1/models/toy/x",
 	}, func(s string) string { return post(s, fine) }, 404)
 	add("a worker's other routes", []string{
 		"/sleep", "/sleep?level=2", "/wake_up", "/is_sleeping", "/collective_rpc", "/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/start_profile", "/stop_profile", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/pause", "/resume", "/is_paused",

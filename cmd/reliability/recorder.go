@@ -70,5 +70,5 @@ var inference = []string{"/v1/chat/completions", "/v1/completions", "/v1/respons
 
 // own reports whether the engine itself asks a worker for this, to see how it is.
 func (c call) own() bool {
-	return c.method == http.MethodGet && strings.Contains(" /health /v1/models /version /metrics ", " "+c.target+" ")
+	return c.method == http.MethodGet && strings.Contains(" /health /v1/models /version /metrics /is_sleeping ", " "+c.target+" ")
 }
