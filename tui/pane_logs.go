@@ -42,7 +42,11 @@ func (c *Console) drawLogs(p *panel) {
 	n := l.count()
 	if n == 0 {
 		if l.err == "" && len(l.lines) > 0 {
-			p.row().put(stDim, "no line passes the filter")
+			what := "no line of the newest " + whole(len(l.lines)) + " passes the filter"
+			if !l.start {
+				what += "; k reads older ones"
+			}
+			p.row().put(stDim, what)
 		} else if l.err == "" {
 			p.row().put(stDim, "no line yet")
 		}

@@ -94,6 +94,7 @@ func (w *worker) block(l *life, why string) {
 		w.log.Info("start waits", "for", why)
 	}
 	w.st.Blocked = why
+	w.showPhases(time.Now())
 }
 
 // admitted begins the start proper: what it waited for is no part of it.
@@ -108,6 +109,7 @@ func (w *worker) admitted(l *life) {
 	w.st.Blocked = ""
 	l.began = time.Now()
 	l.phases = newTracker(api.PhaseImports, l.began)
+	w.showPhases(l.began)
 }
 
 func (w *worker) cards() (cards []api.GPU, settled bool) {

@@ -72,6 +72,9 @@ func TestOneStartAtATimeOnAGPU(t *testing.T) {
 			first, second = second, first
 		}
 		until(t, 5*time.Second, "the other waits and says for what", blocked(p, second, first+" is starting on GPU 0"))
+		if s := p.view(second); s.Phase != "" || len(s.Phases) > 0 {
+			t.Errorf("it waits, and yet is in phase %q of %v", s.Phase, s.Phases)
+		}
 		if s := p.view("w2"); s.Blocked != "" {
 			t.Errorf("w2 on GPU 1 waits: %q", s.Blocked)
 		}

@@ -59,8 +59,12 @@ func (c change) check() error {
 		}
 	}
 	for _, a := range c.Env {
-		if name, _, ok := strings.Cut(a, "="); !ok || !envName.MatchString(name) {
-			return refused("%q is no variable: write NAME=value", a)
+		name, value, ok := strings.Cut(a, "=")
+		switch {
+		case !ok || !envName.MatchString(name):
+			return refused("%.40q is no variable: write NAME=value", a)
+		case len(value) >= 8 && !strings.HasPrefix(value, "env:") && !strings.HasPrefix(value, "file:") && launch.Redact([]string{a})[0] != a:
+			return refused("%s looks like a secret, and is kept: write %s=env:%s, or file:PATH", name, name, name)
 		}
 	}
 	return nil

@@ -9,11 +9,23 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
+// batchLines is how many lines are told at once: a server that writes 100 MB in a second must not be held in memory whole.
+const batchLines = 2000
+
 // batch is what one step of reading a log gave.
 type batch struct {
 	lines []api.Line
 	bar   string // the unfinished last line
 	past  bool   // it was written before we looked
+}
+
+// add takes a line; what there is is told before it grows past batchLines.
+func (b *batch) add(line api.Line, tell func(batch) bool) {
+	if len(b.lines) == batchLines {
+		tell(*b) // where nobody listens any more the last one finds it too
+		b.lines = nil
+	}
+	b.lines = append(b.lines, line)
 }
 
 // follow reads the server's log until its process tree is gone, and reports that last: what it
@@ -38,13 +50,17 @@ func (w *worker) follow(ctx context.Context, l *life) {
 	for last := false; !last; {
 		var b batch
 		now := time.Now()
+		heard := func(b batch) bool {
+			b.past = past
+			return w.post(func(ctx context.Context) { w.heard(ctx, l, b) })
+		}
 		take := func(text string) {
 			p := parse(text)
 			line := api.Line{Time: now, Level: p.level, Text: text}
 			if past {
 				line.Time = p.at(now)
 			}
-			b.lines = append(b.lines, w.lines.add(line))
+			b.add(w.lines.add(line), heard)
 		}
 		if err := f.read(take); err != nil && !complained {
 			complained = true
@@ -57,13 +73,11 @@ func (w *worker) follow(ctx context.Context, l *life) {
 				take(rest)
 			}
 		}
-		b.bar, b.past = f.partial(), past
-		past = false
-		if len(b.lines) > 0 || b.bar != "" {
-			if !w.post(func(ctx context.Context) { w.heard(ctx, l, b) }) {
-				return
-			}
+		b.bar = f.partial()
+		if (len(b.lines) > 0 || b.bar != "") && !heard(b) {
+			return
 		}
+		past = false
 		if last {
 			w.post(func(ctx context.Context) { w.died(ctx, l) })
 			return

@@ -319,6 +319,10 @@ func (w *worker) ready(ctx context.Context, l *life, a answer) {
 
 // showPhases shows how far the start is.
 func (w *worker) showPhases(now time.Time) {
+	if w.st.Blocked != "" { // nothing runs yet: a wait for a GPU is no import of Python
+		w.st.Phase, w.st.Progress, w.st.Phases = "", nil, nil
+		return
+	}
 	t := w.life.phases
 	w.st.Phase, w.st.Progress = t.phase(), t.progress
 	w.st.Phases = t.list(now)

@@ -56,7 +56,7 @@ Reasoning and tool calls of answers are not among them. --forget takes out what 
 				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
-				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: \"vllmdeck keys set %s --capture on\" begins it\n", args[0], args[0])
+				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: what it asks is kept from \"vllmdeck keys set %s --capture on\" on\n", args[0], args[0])
 				return nil
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), capturedText(list))

@@ -57,6 +57,9 @@ func modelsListCmd(g *globals) *cobra.Command {
 
 // modelTable is the cache as text.
 func modelTable(c *api.Cache, now time.Time) string {
+	if c.Path == "" && len(c.Models) == 0 && len(c.Downloads) == 0 && c.Error == "" {
+		return "no model is in the cache, and no worker needs one: \"vllmdeck models fetch ORG/NAME\" brings one\n"
+	}
 	var b strings.Builder
 	w := newTable(&b)
 	fmt.Fprintln(w, "MODEL\tSIZE\tUSED\tWORKERS\tSTATE")

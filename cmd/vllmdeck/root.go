@@ -40,7 +40,7 @@ Without a terminal it serves in the foreground instead, or prints the status.`,
 	f.register(root)
 	root.AddCommand(
 		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), gpusCmd(g), logsCmd(g), promptCmd(g),
-		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), modelsCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
+		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), modelsCmd(g), pricesCmd(), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
 	)
 	return root
 }
