@@ -88,6 +88,9 @@ func (t *Table) Date() string { return t.date }
 // Len is the number of refs that have a price.
 func (t *Table) Len() int { return len(t.refs) }
 
+// Refs are all that have a price, as provider/model, sorted.
+func (t *Table) Refs() []string { return slices.Clone(t.refs) }
+
 // Rejected are the prices that the guards turned down, by ref.
 func (t *Table) Rejected() []Rejected { return slices.Clone(t.rejected) }
 

@@ -36,11 +36,11 @@ Without a terminal it serves in the foreground instead, or prints the status.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return bare(cmd, g, f) },
 	}
 	root.PersistentFlags().StringVar(&g.config, "config", "", "config file")
-	root.PersistentFlags().StringVar(&g.engine, "engine", "", "unix:PATH or ssh://HOST (default: your running one)")
+	root.PersistentFlags().StringVar(&g.engine, "engine", "", "address of the engine: unix:PATH or ssh://HOST (default: your running one)")
 	f.register(root)
 	root.AddCommand(
 		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), gpusCmd(g), logsCmd(g), promptCmd(g),
-		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), modelsCmd(g), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
+		stopCmd(g), restartCmd(g), reloadCmd(g), keysCmd(g), modelsCmd(g), pricesCmd(), configCmd(g, cost.Embedded().Known), versionCmd(), shimCmd(), simCmd(), stdioCmd(g),
 	)
 	return root
 }
