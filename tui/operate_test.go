@@ -353,3 +353,18 @@ func BenchmarkLogFilter(b *testing.B) {
 		c.setFilter(paneLogs, "")
 	}
 }
+
+func TestASmallModelIsNotRemovedAsZeroGiB(t *testing.T) {
+	s := operated(fixedNow)
+	s.Cache.Models = []api.CacheModel{{Name: "a/b", Size: 20 << 20}}
+	s.Cache.Downloads = nil
+	c := at(80, 24, s, Options{})
+	press(c, "0", "tab")
+	if got := screen(t, c); !strings.Contains(got, "MODEL ON DISK") {
+		t.Errorf("the head of the table is cut:\n%s", got)
+	}
+	press(c, "delete")
+	if got := screen(t, c); !strings.Contains(got, "Remove a/b, 20M?") {
+		t.Errorf("the question lacks its size:\n%s", got)
+	}
+}

@@ -72,7 +72,7 @@ func (c *Console) drawCache(p *panel) {
 		p.row().put(stDim, "no model in the cache yet; f fetches one by its name on the hub")
 		return
 	}
-	name, workers := 10, 7
+	name, workers := len("  MODEL ON DISK"), 7
 	for i := range rows {
 		name = min(max(name, clean(strings.TrimPrefix(rows[i].name(), "\x00")).width()+2), 60)
 		if m := rows[i].model; m != nil {
@@ -204,7 +204,10 @@ func (c *Console) askRemove() {
 	if m == nil {
 		return
 	}
-	gb := decimals(float64(m.Size+m.Partial)/(1<<30), 1) + " GiB"
+	gb := size(m.Size + m.Partial)
+	if m.Size+m.Partial >= 1<<30 {
+		gb = decimals(float64(m.Size+m.Partial)/(1<<30), 1) + " GiB"
+	}
 	lines := []part{{stText, "model    " + clean(m.Name)}, {stText, "frees    " + gb + " of the disk"}, {stText, "in       " + clean(cmp.Or(m.Path, c.snap.Cache.Path))}}
 	if len(m.Workers) > 0 {
 		lines = append(lines, part{stBad, "The config needs it for " + clean(strings.Join(m.Workers, ", ")) + ": the engine will refuse."})

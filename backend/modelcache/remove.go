@@ -39,7 +39,7 @@ func (c *Cache) Remove(ctx context.Context, name string) error {
 			return fmt.Errorf("remove model: %w", err)
 		}
 		if workers := needing(c.opts.Env, needs, hub, name); len(workers) > 0 {
-			return fmt.Errorf("%w: %s needs %s: take the worker out of the config first", api.ErrRefused, strings.Join(workers, ", "), name)
+			return fmt.Errorf("%w: %s is needed by %s: take that out of the config first", api.ErrRefused, name, strings.Join(workers, ", "))
 		}
 		if !info.IsDir() {
 			return fmt.Errorf("%w: %s in %s is a link or file of somebody's making: remove it by hand", api.ErrRefused, folderOf(name), hub)

@@ -264,7 +264,7 @@ func (w *worker) woke(ctx context.Context, l *life, n *nap, err error) {
 
 // found takes what a look at a server says that is not ours alone: somebody else may have put it to sleep.
 func (w *worker) found(l *life, asked time.Time, sleeping bool) {
-	if w.life != l || w.nap != nil || !sleeping || w.st.Since.After(asked) || w.st.State != api.Ready && w.st.State != api.Draining {
+	if w.life != l || w.nap != nil || !sleeping || !w.st.Since.Before(asked) || w.st.State != api.Ready && w.st.State != api.Draining {
 		return
 	}
 	w.notice("warning", w.name+" was put to sleep by somebody else: a request for its model wakes it")

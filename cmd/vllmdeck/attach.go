@@ -25,8 +25,8 @@ type consoleFlags struct {
 }
 
 func (f *consoleFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.theme, "theme", "auto", "auto, dark, light, mono, tty16 or cvd")
-	cmd.Flags().StringVar(&f.graph, "graph", "", "braille, block or ascii (default braille; on the Linux console all is ASCII unless this is given)")
+	cmd.Flags().StringVar(&f.theme, "theme", "auto", "colours: auto, dark, light, mono, tty16 or cvd")
+	cmd.Flags().StringVar(&f.graph, "graph", "", "charts: braille, block or ascii (default braille; on the Linux console all is ASCII unless this is given)")
 	cmd.Flags().BoolVar(&f.ascii, "ascii", false, "no character beyond ASCII")
 	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "look, give no orders")
 }

@@ -48,7 +48,7 @@ measured. Everything simulated says SIMULATED.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd, f, o) },
 	}
 	cmd.Flags().BoolVar(&o.headless, "headless", false, "no console: serve and print what happens until interrupted")
-	cmd.Flags().Int64Var(&o.seed, "seed", 1, "of prompts, texts, arrivals and faults")
+	cmd.Flags().Int64Var(&o.seed, "seed", 1, "seed of prompts, texts, arrivals and faults")
 	cmd.Flags().StringVar(&o.listen, "listen", demoListen, "address of the gateway")
 	cmd.Flags().BoolVar(&o.quiet, "no-traffic", false, "no synthetic clients")
 	f.register(cmd)

@@ -35,11 +35,11 @@ var keyFlags = []struct{ flag, arg, usage string }{
 	{"rpm", keys.ArgRequests, "requests per minute"},
 	{"tpm", keys.ArgTokens, "tokens per minute, of prompts and answers"},
 	{"parallel", keys.ArgParallel, "requests at once, those that wait too"},
-	{"budget-day", keys.ArgDay, "USD per day of this host"},
-	{"budget-month", keys.ArgMonth, "USD per month"},
-	{"priority", keys.ArgPriority, "high, normal or low: its share of the places while requests wait (16 : 4 : 1)"},
-	{"failover", keys.ArgFailover, "never, down or overload: when a paid provider may serve it, if its model allows as much (default: as the model says)"},
-	{"capture", keys.ArgCapture, "on: keep its prompts and answers for a while, for \"vllmdeck keys captured\" (default: off)"},
+	{"budget-day", keys.ArgDay, "budget for a day of this host, in USD"},
+	{"budget-month", keys.ArgMonth, "budget for a month, in USD"},
+	{"priority", keys.ArgPriority, "its share of the places while requests wait: high, normal or low (16 : 4 : 1)"},
+	{"failover", keys.ArgFailover, "when a paid provider may serve it, if its model allows as much: never, down or overload (default: as the model says)"},
+	{"capture", keys.ArgCapture, "whether its prompts and answers are kept for a while, for \"vllmdeck keys captured\": on or off (default: off)"},
 	{"expires", keys.ArgExpires, "when it ends: 30d, 12h, 2027-01-31 (default: never)"},
 }
 

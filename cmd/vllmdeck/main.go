@@ -60,6 +60,14 @@ func run(ctx context.Context, args []string) int {
 				return begin(cmd, args)
 			}
 		}
+		if check := cmd.Args; check != nil && !cmd.HasSubCommands() {
+			cmd.Args = func(cmd *cobra.Command, args []string) error {
+				if check(cmd, args) != nil {
+					return wrongArgs(cmd, args)
+				}
+				return nil
+			}
+		}
 	})
 	err := fang.Execute(ctx, root, fang.WithoutVersion(), fang.WithErrorHandler(printError))
 	if err != nil && !begun {
@@ -107,6 +115,18 @@ func group(cmd *cobra.Command) *cobra.Command {
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
+}
+
+// wrongArgs says how a command is written that has too many arguments, or too few.
+func wrongArgs(cmd *cobra.Command, args []string) error {
+	_, operands, _ := strings.Cut(cmd.Use, " ")
+	switch {
+	case operands == "":
+		return fmt.Errorf("%q takes no argument, got %q: see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())
+	case len(args) == 0:
+		return fmt.Errorf("write it as: %s %s", cmd.CommandPath(), operands)
+	}
+	return fmt.Errorf("write it as: %s %s; got %d arguments: %s", cmd.CommandPath(), operands, len(args), strings.Join(args, " "))
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {

@@ -171,7 +171,7 @@ that a worker of the config needs stays.`,
 			}
 			m := c.Models[at]
 			if len(m.Workers) > 0 {
-				return fmt.Errorf("%s needs %s: take the worker out of the config first", strings.Join(m.Workers, ", "), m.Name)
+				return fmt.Errorf("%s is needed by %s: take that out of the config first", m.Name, strings.Join(m.Workers, ", "))
 			}
 			plan := fmt.Sprintf("This removes from %s:\n  %s (%s)\n", safe(c.Path), safe(m.Name), amount(m.Size+m.Partial))
 			if err := confirm(cmd, plan, yes); err != nil {

@@ -79,7 +79,7 @@ func TestModelsCommands(t *testing.T) {
 					t.Errorf("%v: %v, %s; want it to fail with %q", args, err, text, want)
 				}
 			}
-			fails("big needs org/needed", "models", "remove", "--yes", "org/needed")
+			fails("org/needed is needed by big", "models", "remove", "--yes", "org/needed")
 			fails("say --yes", "models", "remove", "org/m")
 			fails("no model \"org/none\"", "models", "remove", "--yes", "org/none")
 			fails("no model org/none", "models", "fetch", "org/none")

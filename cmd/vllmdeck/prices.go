@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,56 +12,67 @@ import (
 	"github.com/vllmdeck/vllmdeck/backend/cost"
 )
 
-// listPrice is one line of the price table, USD per million tokens.
-type listPrice struct {
-	Ref        string     `json:"ref"`
-	Input      *api.Nanos `json:"input"`
-	CacheRead  *api.Nanos `json:"cache_read"`
-	CacheWrite *api.Nanos `json:"cache_write"`
-	Output     *api.Nanos `json:"output"`
-	Date       string     `json:"date"`
-	Source     string     `json:"source"`
-}
-
 func pricesCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "prices [TEXT]",
-		Short: "List the prices of paid APIs that savings are counted against",
-		Long: `List the prices that the program knows, as provider/model, in USD per million tokens: what baseline:, hostile: and
-prices: of the config may name. TEXT keeps those that have it in their names. "-" is not offered, or not known.`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			text := strings.ToLower(strings.Join(args, ""))
-			table := cost.Embedded()
-			list := []listPrice{}
-			for _, ref := range table.Refs() {
-				if p, ok := table.Lookup(ref); ok && strings.Contains(strings.ToLower(ref), text) {
-					list = append(list, listPrice{ref, p.Input, p.CacheRead, p.CacheWrite, p.Output, p.Date, p.Source})
-				}
-			}
+		Use:   "prices [WORD…]",
+		Short: "List the prices that a baseline or a provider may have",
+		Long: `List the list prices that this program knows, in USD per million tokens, as PROVIDER/MODEL: what cost.baseline,
+cost.hostile, baseline of a model and prices of a provider may name in the config. With words, those that
+contain all of them. What a provider does not offer is "-".`,
+		Example: "vllmdeck prices gpt-4o\nvllmdeck prices deepinfra qwen",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			found := pricesOf(cost.Embedded(), words, time.Now())
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), list)
+				return printJSON(cmd.OutOrStdout(), found)
 			}
-			if len(list) == 0 {
-				return fmt.Errorf("no price has %q in its name; near are %s", text, strings.Join(table.Nearest(text, 3), ", "))
+			if len(found) == 0 {
+				near := cost.Embedded().Nearest(strings.Join(words, "-"), 3)
+				return fmt.Errorf("no price has %q in its name; near are %s", strings.Join(words, " "), strings.Join(near, ", "))
 			}
-			_, err := io.WriteString(cmd.OutOrStdout(), priceText(list))
+			_, err := io.WriteString(cmd.OutOrStdout(), priceTable(found))
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the prices as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the prices as JSON, in USD per million tokens")
 	return cmd
 }
 
-func priceText(list []listPrice) string {
-	var b strings.Builder
-	w := newTable(&b)
-	fmt.Fprintln(w, "PROVIDER/MODEL\tINPUT\tCACHED\tOUTPUT\tKNOWN ON\tFROM")
-	for _, p := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", safe(p.Ref), unitPrice(p.Input), unitPrice(p.CacheRead), unitPrice(p.Output), safe(p.Date), safe(p.Source))
+// listPrice is a price as it is shown.
+type listPrice struct {
+	Ref string `json:"ref"`
+	api.Prices
+	Date   string `json:"date"`
+	Source string `json:"source"`
+}
+
+// pricesOf are the prices of a day whose references contain every word.
+func pricesOf(t *cost.Table, words []string, day time.Time) []listPrice {
+	out := []listPrice{}
+	for _, ref := range t.Refs() {
+		low, all := strings.ToLower(ref), true
+		for _, w := range words {
+			all = all && strings.Contains(low, strings.ToLower(w))
+		}
+		if !all {
+			continue
+		}
+		if p, ok := t.At(ref, day); ok {
+			out = append(out, listPrice{p.Ref, p.Prices, p.Date, p.Source})
+		}
 	}
-	_ = w.Flush()
+	return out
+}
+
+func priceTable(list []listPrice) string {
+	var b strings.Builder
+	tw := newTable(&b)
+	fmt.Fprintln(tw, "PROVIDER/MODEL\tINPUT\tCACHED\tOUTPUT\tKNOWN ON\tFROM")
+	for _, p := range list {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", safe(p.Ref), unitPrice(p.Input), unitPrice(p.CacheRead), unitPrice(p.Output), safe(p.Date), safe(p.Source))
+	}
+	_ = tw.Flush() // to memory
 	return b.String()
 }
 

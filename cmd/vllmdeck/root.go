@@ -36,7 +36,7 @@ Without a terminal it serves in the foreground instead, or prints the status.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return bare(cmd, g, f) },
 	}
 	root.PersistentFlags().StringVar(&g.config, "config", "", "config file")
-	root.PersistentFlags().StringVar(&g.engine, "engine", "", "unix:PATH or ssh://HOST (default: your running one)")
+	root.PersistentFlags().StringVar(&g.engine, "engine", "", "address of the engine: unix:PATH or ssh://HOST (default: your running one)")
 	f.register(root)
 	root.AddCommand(
 		serveCmd(g), attachCmd(g), demoCmd(g), initCmd(g), setupCmd(g), statusCmd(g), workerCmd(g), gpusCmd(g), logsCmd(g), promptCmd(g),

@@ -55,7 +55,7 @@ func simCmd() *cobra.Command {
 	f.IntVar(&p.MaxQueued, "max-num-queued-reqs", 0, "running and waiting requests before HTTP 503; 0: no limit")
 	f.DurationVar(&p.ShutdownTimeout, "shutdown-timeout", 0, "how long SIGTERM lets running requests finish; 0 aborts them")
 	f.Bool("enable-sleep-mode", false, "taken as vLLM takes it; VLLM_SERVER_DEV_MODE=1 gives the routes")
-	f.StringArrayVar(&faults, "fault", nil, "NAME[:ARG], see above; may be repeated")
+	f.StringArrayVar(&faults, "fault", nil, "fault as NAME[:ARG], see above; may be repeated")
 	cmd.AddCommand(&cobra.Command{
 		Use:    "engine-core",
 		Short:  "The engine process of a simulated server",

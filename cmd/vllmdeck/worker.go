@@ -108,7 +108,7 @@ for its model, or "vllmdeck worker wake", brings them back in seconds.
 
 It needs sleep: of the worker in the config. Level 1 keeps the weights in host memory, level 2 reads
 them from disk again.`
-	cmd.Flags().Int("level", 0, "1 or 2 (default: that of the config)")
+	cmd.Flags().Int("level", 0, "depth of the sleep, 1 or 2 (default: that of the config)")
 	return cmd
 }
 
