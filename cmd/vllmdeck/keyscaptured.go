@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/capture"
 )
 
@@ -59,6 +61,9 @@ Reasoning and tool calls of answers are not among them. --forget takes out what 
 				return enc.Encode(list)
 			}
 			if len(list) == 0 {
+				if all, err := k.list(cmd.Context()); err == nil && !slices.ContainsFunc(all, func(o api.Key) bool { return o.Name == args[0] }) {
+					return fmt.Errorf("no key is named %q: \"vllmdeck keys list\" lists them", args[0])
+				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: \"vllmdeck keys set %s --capture on\" begins it\n", args[0], args[0])
 				return nil
 			}
