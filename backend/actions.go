@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
-// maxLines bounds one answer of Log.
-const maxLines = 2000
+const (
+	maxLines = 2000 // bounds one answer of Log
+	maxName  = 512  // bytes of whatever an order or a log is named by
+)
 
 var _ api.Source = (*Backend)(nil)
 
@@ -27,6 +30,9 @@ func (b *Backend) Snapshot(ctx context.Context) (*api.Snapshot, error) {
 func (b *Backend) Log(ctx context.Context, name string, after uint64) ([]api.Line, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if len(name) > maxName {
+		return nil, fmt.Errorf("%w: no log has so long a name", api.ErrUnknown)
 	}
 	if name == "engine" {
 		return b.opts.Log.After(after, maxLines), nil
@@ -55,6 +61,9 @@ func (b *Backend) Spend(ctx context.Context, q api.Query) ([]api.Row, error) {
 func (b *Backend) Do(ctx context.Context, a api.Action) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if len(a.Target) > maxName || !utf8.ValidString(a.Target) {
+		return fmt.Errorf("%w: the target is no name", api.ErrRefused)
 	}
 	if a.Verb != api.PromptSend && a.Verb != api.PromptCancel {
 		b.log.Info("order", "verb", string(a.Verb), "target", a.Target)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/capture"
-	"github.com/vllmdeck/vllmdeck/backend/cost"
 	"github.com/vllmdeck/vllmdeck/backend/gateway"
 	"github.com/vllmdeck/vllmdeck/backend/keys"
 	"github.com/vllmdeck/vllmdeck/backend/launch"
@@ -195,76 +193,6 @@ func (b *Backend) rate(r *api.Request, prompt, answer string) {
 		Model: r.Model, Answer: quality.Answer{Prompt: prompt, Text: answer, Finish: r.Finish},
 		Done: func(s quality.Score) { b.recent.rated(id, s.Overall) },
 	})
-}
-
-// apply takes a config: names, prices, limits, workers. It is all or nothing as far as that
-// can be known beforehand: config.Load has checked it.
-func (b *Backend) apply(ctx context.Context, c *config.Config) error {
-	list, err := b.clientKeys(ctx, c)
-	if err != nil {
-		return err
-	}
-	secrets := secretNames(c)
-	if old := b.secrets.Load(); old != nil {
-		secrets = append(secrets, *old...)
-		slices.Sort(secrets)
-		secrets = slices.Compact(secrets)
-	}
-	b.secrets.Store(&secrets) // before the pool starts anything
-	p := newPricing(cost.Embedded(), c)
-	if err := b.pool.Apply(c); err != nil {
-		return err
-	}
-	if err := b.providers.apply(c, p.table); err != nil {
-		return err
-	}
-	if err := b.providers.load(ctx, time.Now()); err != nil {
-		b.log.Error("what providers have cost is not known yet", "error", err) // it is asked again
-	}
-	b.upstreams.apply(c)
-	b.cache.Need(CacheNeeds(c))
-	b.pricing.Store(p)
-	b.config.Store(c)
-	b.captures.Limit(c.Capture.Keep, int64(c.Capture.Size))
-	b.gateway.Keys.Simulated(c.Simulated())
-	b.gateway.Keys.Set(list)
-	return nil
-}
-
-// reload reads the config again. What cannot change while the engine runs is refused by name.
-func (b *Backend) reload(ctx context.Context) error {
-	b.reloading.Lock()
-	defer b.reloading.Unlock()
-	if b.opts.Load == nil {
-		return fmt.Errorf("%w: this engine has no config file", api.ErrRefused)
-	}
-	c, err := b.opts.Load()
-	if err != nil {
-		return fmt.Errorf("%w: the config stays as it was: %w", api.ErrRefused, err)
-	}
-	old := b.config.Load()
-	switch {
-	case c.State != old.State:
-		return fmt.Errorf("%w: state: cannot change while the engine runs: \"vllmdeck stop\", then start it", api.ErrRefused)
-	case c.Listen != old.Listen, (c.TLS == nil) != (old.TLS == nil):
-		return fmt.Errorf("%w: listen: and tls: change by \"vllmdeck restart\"", api.ErrRefused)
-	}
-	if err := b.apply(ctx, c); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(c.Gateway, old.Gateway) || !slices.Equal(c.MediaDomains, old.MediaDomains) || c.Logs != old.Logs {
-		b.notice(api.Notice{Level: "warning", Text: "gateway:, media_domains: and logs: were read and take effect with \"vllmdeck restart\""})
-	}
-	b.warn(c)
-	b.log.Info("config reloaded", "path", c.Path)
-	return nil
-}
-
-// warn shows what is odd in a config.
-func (b *Backend) warn(c *config.Config) {
-	for _, text := range c.Warnings {
-		b.notice(api.Notice{Level: "warning", Text: text})
-	}
 }
 
 // URL is where clients reach the gateway.

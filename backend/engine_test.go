@@ -281,7 +281,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	if err := reload(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`take effect with "vllmdeck restart"`, "has no flag --no-such-flag"} {
+	for _, want := range []string{`what changed in gateway: takes effect with "vllmdeck restart"`, "has no flag --no-such-flag"} {
 		if list := r.notices.list(); !slices.ContainsFunc(list, func(n api.Notice) bool { return strings.Contains(n.Text, want) }) {
 			t.Errorf("notices = %+v, want one with %q", list, want)
 		}

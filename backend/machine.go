@@ -139,7 +139,7 @@ func (m *machine) cards() []api.GPU {
 				p.User, p.Worker, p.Stray, p.Preload = o.User, o.Worker, o.Stray, o.Preload
 				p.Name = programName(p.Name, o)
 			}
-			p.Name = shorten(p.Name, 48)
+			p.Name = api.Shorten(p.Name, 48)
 		}
 		cards[i].Processes = ps
 	}
@@ -230,16 +230,4 @@ func toldXid(card string, x api.Xid, serious bool) api.Notice {
 		n.Text += fmt.Sprintf(" (pid %d)", x.PID)
 	}
 	return n
-}
-
-// machineSize is about how many bytes of JSON the cards and strays take.
-func machineSize(cards []api.GPU, strays []api.Stray) int {
-	size := 150 * len(strays)
-	for i := range cards {
-		size += 500 + 150*len(cards[i].Xids)
-		for j := range cards[i].Processes {
-			size += 110 + len(cards[i].Processes[j].Name)
-		}
-	}
-	return size
 }

@@ -35,7 +35,7 @@ func (b *noticeBoard) postLocked(p posted) {
 	if p.Time.IsZero() {
 		p.Time = time.Now()
 	}
-	p.Text = shorten(p.Text, maxNoticeText)
+	p.Text = api.Shorten(p.Text, maxNoticeText)
 	b.notices = append([]posted{p}, b.notices...)
 	for i := len(b.notices) - 1; i > 0 && len(b.notices) > maxNotices; i-- {
 		if !b.notices[i].Active {
@@ -50,7 +50,7 @@ func (b *noticeBoard) set(subject string, n api.Notice) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := slices.IndexFunc(b.notices, func(p posted) bool { return p.Active && p.subject == subject })
-	if i < 0 && n.Text == "" || i >= 0 && b.notices[i].Text == shorten(n.Text, maxNoticeText) {
+	if i < 0 && n.Text == "" || i >= 0 && b.notices[i].Text == api.Shorten(n.Text, maxNoticeText) {
 		return false
 	}
 	if i >= 0 {
@@ -71,15 +71,4 @@ func (b *noticeBoard) list() []api.Notice {
 		out[i] = b.notices[i].Notice
 	}
 	return out
-}
-
-// shorten cuts s to about limit bytes, between characters.
-func shorten(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && s[limit]&0xC0 == 0x80 {
-		limit--
-	}
-	return s[:limit] + "…"
 }

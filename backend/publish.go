@@ -44,8 +44,15 @@ func (b *Backend) watchLedger(now time.Time) {
 	}
 }
 
-// build looks at every part once. What it hands out is not changed afterwards.
+// build makes a Snapshot. What it hands out is not changed afterwards.
 func (b *Backend) build(now time.Time) *api.Snapshot {
+	s := b.look(now)
+	fit(s)
+	return s
+}
+
+// look looks at every part once.
+func (b *Backend) look(now time.Time) *api.Snapshot {
 	cfg := b.config.Load()
 	m := b.money.Load()
 	s := &api.Snapshot{
@@ -62,8 +69,11 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Advice:    b.pool.Advice(now),
 		Traffic:   b.gateway.Traffic(),
 		Answers:   b.answers.Answers(now),
-		Prompts:   trimPrompts(b.tester.prompts(b.healthOf)),
-		Notices:   trimNotices(b.notices.list()),
+		Prompts:   b.tester.prompts(b.healthOf),
+		Notices:   b.notices.list(),
+		Keys:      b.gateway.Keys.Keys(now),
+		Crashes:   b.pool.Crashes(),
+		Requests:  b.requests(),
 		Cache:     b.cacheState(),
 	}
 	s.Strays = b.machine.list(s.GPUs)
@@ -85,23 +95,17 @@ func (b *Backend) build(now time.Time) *api.Snapshot {
 		Demo: b.opts.Demo, Simulated: allSimulated(s.Workers), Status: status(s.Models), Stopping: b.stopping.Load(),
 		Memory: residentMemory(), Exposed: cfg.Exposed(), Ledger: b.ledger.Status(),
 	}
-	keys, size := trimKeys(b.gateway.Keys.Keys(now))
-	crashes, more := trimCrashes(b.pool.Crashes())
-	size += more + trimFixes(s.Workers, s.Advice) + machineSize(s.GPUs, s.Strays)
-	s.Keys, s.Crashes, s.Requests = keys, crashes, b.requests(requestsRoom-size-trimCache(s.Cache, requestsRoom-size))
 	return s
 }
 
-// requests lists those in flight first, oldest first, then the newest that ended, as many as fit
-// into room.
-func (b *Backend) requests(room int) []api.Request {
+// requests lists those in flight first, oldest first, then the newest that ended.
+func (b *Backend) requests() []api.Request {
 	out := b.gateway.InFlight([]api.Request{})
 	slices.SortFunc(out, func(x, y api.Request) int { return x.Started.Compare(y.Started) })
 	if len(out) > maxRequests/2 {
 		out = out[:maxRequests/2]
 	}
-	out = b.recent.list(out, maxRequests-len(out))
-	return trim(out, room)
+	return b.recent.list(out, maxRequests-len(out))
 }
 
 func (b *Backend) healthOf(requestID string) *float64 {

@@ -195,6 +195,21 @@ type tcol struct {
 	drop  int // columns with the greatest go first; 0 never goes
 }
 
+// cells writes the columns of a row, each with a gap behind it; a column of no width is left out.
+func (l *line) cells(cols []tcol, ws []int, cells []part) {
+	for j, c := range cells {
+		switch {
+		case ws[j] == 0:
+			continue
+		case cols[j].right:
+			l.rcell(c.st, c.t, ws[j])
+		default:
+			l.cell(c.st, c.t, ws[j])
+		}
+		l.gap(2)
+	}
+}
+
 // fit chooses the columns that fit a width and how wide each is; 0 for one that is left out.
 func fit(cols []tcol, width int) []int {
 	out := make([]int, len(cols))

@@ -78,24 +78,14 @@ func (c *Console) workerCrashes(p *panel) {
 	for i := from; i < to; i++ {
 		k := &rows[i]
 		l := p.selected(i == c.crashes.sel)
-		for j, cell := range []part{
+		l.cells(cols, ws, []part{
 			{stDim, c.when(k.Time)},
 			{stText, clean(k.Worker)},
 			{stText, span(k.Up)},
 			{stDim, clean(k.Phase)},
 			{stWarn, clean(k.Exit)},
 			{stBad, clean(k.Cause)},
-		} {
-			switch {
-			case ws[j] == 0:
-				continue
-			case cols[j].right:
-				l.rcell(cell.st, cell.t, ws[j])
-			default:
-				l.cell(cell.st, cell.t, ws[j])
-			}
-			l.gap(2)
-		}
+		})
 	}
 	for p.free() > len(detail) && len(detail) > 0 {
 		p.row()

@@ -104,17 +104,7 @@ func (c *Console) modelTable(p *panel) {
 		}
 		l := p.selected(i == c.models.sel)
 		l.put(st, mark).gap(1).cell(stText, clean(m.Name)+sim(m.Simulated), ws[0]-2).gap(2).rcell(st, ready, ws[1]).gap(2)
-		for j, cell := range []part{{stDim, length}, {stDim, clean(strings.Join(m.Aliases, " "))}, {stDim, clean(m.Baseline)}, {stText, back}} {
-			switch j += 2; {
-			case ws[j] == 0:
-				continue
-			case cols[j].right:
-				l.rcell(cell.st, cell.t, ws[j])
-			default:
-				l.cell(cell.st, cell.t, ws[j])
-			}
-			l.gap(2)
-		}
+		l.cells(cols[2:], ws[2:], []part{{stDim, length}, {stDim, clean(strings.Join(m.Aliases, " "))}, {stDim, clean(m.Baseline)}, {stText, back}})
 	}
 	if hidden := len(all) - (to - from); hidden > 0 {
 		p.foot = whole(hidden) + " more, j k"

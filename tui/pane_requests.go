@@ -181,17 +181,7 @@ func (c *Console) drawRequests(p *panel) {
 			{stDim, clean(r.Class)},
 			{stDim, note},
 		}
-		for j, cell := range cells {
-			switch {
-			case ws[j] == 0:
-				continue
-			case cols[j].right:
-				l.rcell(cell.st, cell.t, ws[j])
-			default:
-				l.cell(cell.st, cell.t, ws[j])
-			}
-			l.gap(2)
-		}
+		l.cells(cols, ws, cells)
 	}
 	if hidden := len(rows) - (to - from); hidden > 0 {
 		p.foot = whole(hidden) + " more, j k"

@@ -81,18 +81,18 @@ func TestSumOfUnknownIsUnknown(t *testing.T) {
 }
 
 func TestSeriesKeepsGaps(t *testing.T) {
-	b, err := json.Marshal(Series{1, math.NaN(), 0.123456, math.Inf(1), 1e12})
+	b, err := json.Marshal(Series{1, math.NaN(), 0.123456, math.Inf(1), 1e12, 9999.4, 9999.7, 10000, -12345, 99999999, 1e8})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "[1,null,0.1235,null,1e+12]"; string(b) != want {
+	if want := "[1,null,0.1235,null,1e+12,9999,1e+04,10000,-12350,100000000,1e+08]"; string(b) != want {
 		t.Errorf("Series = %s, want %s", b, want)
 	}
 	var back Series
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	if len(back) != 5 || !math.IsNaN(back[1]) || back[0] != 1 {
+	if len(back) != 11 || !math.IsNaN(back[1]) || back[0] != 1 {
 		t.Errorf("came back as %v", back)
 	}
 }

@@ -23,6 +23,11 @@ func (s Series) MarshalJSON() ([]byte, error) {
 			b = append(b, "null"...)
 			continue
 		}
+		if a := math.Abs(v); a >= 1e4 && a < 1e8 { // shorter than with an exponent
+			unit := math.Pow10(int(math.Log10(a)) - 3)
+			b = strconv.AppendInt(b, int64(math.Round(v/unit)*unit), 10)
+			continue
+		}
 		b = strconv.AppendFloat(b, v, 'g', 4, 64)
 	}
 	return append(b, ']'), nil

@@ -88,7 +88,7 @@ func (t *Table) Date() string { return t.date }
 // Len is the number of refs that have a price.
 func (t *Table) Len() int { return len(t.refs) }
 
-// Refs are all that have a price, as provider/model, sorted.
+// Refs lists what has a price, as provider/model, sorted.
 func (t *Table) Refs() []string { return slices.Clone(t.refs) }
 
 // Rejected are the prices that the guards turned down, by ref.

@@ -8,7 +8,7 @@ const maxPooled = 128 << 10
 // buf is a buffer from the pool.
 type buf struct{ b []byte }
 
-var bufs = sync.Pool{New: func() any { return &buf{b: make([]byte, 0, 16<<10)} }}
+var bufs = sync.Pool{New: func() any { return &buf{b: make([]byte, 0, 8<<10)} }}
 
 // getBuf gives an empty buffer.
 func getBuf() *buf {

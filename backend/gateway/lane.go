@@ -67,6 +67,7 @@ func (l *lane) run(base context.Context) {
 		c, err := l.ln.Accept()
 		if err == nil {
 			rest = 0
+			boundUnsent(c)
 			l.wg.Go(func() { l.serve(base, c) })
 			continue
 		}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -29,8 +30,7 @@ type laneReply struct {
 }
 
 const (
-	maxEarly = 2 << 10  // a body that ends within it gets a Content-Length; as in net/http
-	maxReply = 64 << 10 // what buf holds at most, and a Write that is not copied
+	maxEarly = 2 << 10 // a body that ends within it gets a Content-Length; as in net/http
 )
 
 func (w *laneReply) start(now time.Time) {
@@ -94,15 +94,14 @@ func (w *laneReply) add(p []byte) {
 	if w.chunks {
 		w.buf = append(strconv.AppendUint(w.buf, uint64(len(p)), 16), "\r\n"...)
 	}
-	if len(w.buf)+len(p) > maxReply {
-		w.send()
-	}
-	if len(p) > maxReply {
-		if w.err == nil {
-			_, w.err = w.c.Write(p)
-		}
-	} else {
+	if len(w.buf)+len(p) <= cap(w.buf)-len("\r\n") {
 		w.buf = append(w.buf, p...)
+	} else {
+		// buf does not grow for it: it goes out in one system call with what is there.
+		if w.err == nil {
+			_, w.err = (&net.Buffers{w.buf, p}).WriteTo(w.c.Conn)
+		}
+		w.buf = w.buf[:0]
 	}
 	if w.chunks {
 		w.buf = append(w.buf, "\r\n"...)

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	_ "modernc.org/sqlite"
+	"modernc.org/sqlite"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
 )
@@ -99,16 +99,43 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 			_ = db.Close()
 		}
 	}()
-	if err := migrate(ctx, db, migrations); err != nil {
+	for end := time.Now().Add(busyWait); ; {
+		err = migrate(ctx, db, migrations)
+		if !busy(err) || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if busy(err) {
+		return nil, fmt.Errorf("%w: another process holds it: try again", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &Store{db: db}, nil
+}
+
+// busyWait is how long another process that makes the database is waited for: SQLite waits for a writer, but not for
+// a change of the journal's mode.
+const busyWait = 5 * time.Second
+
+func busy(err error) bool {
+	const locked = 5 // SQLITE_BUSY
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == locked
 }
 
 // migrate brings the database to the newest schema. Two processes may do so at once.
 func migrate(ctx context.Context, db *sql.DB, steps []string) error {
 	var version int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		if busy(err) {
+			return err
+		}
 		return fmt.Errorf("%w: bring it back from a copy, or move it away: its keys are then good for nothing", err)
 	}
 	if version == len(steps) {

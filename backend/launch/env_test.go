@@ -34,18 +34,20 @@ func TestSetEnvLeavesOneOfEachName(t *testing.T) {
 
 func TestRedact(t *testing.T) {
 	for in, want := range map[string]string{
-		"vllm serve m --api-key k1 k2 --port 1":                      "vllm serve m --api-key *** *** --port 1",
-		"vllm serve m --api-key=k --port=1":                          "vllm serve m --api-key=*** --port=1",
-		"vllm serve m --api_key k":                                   "vllm serve m --api_key ***",
-		"vllm serve m --api-k k --hf-tok=h":                          "vllm serve m --api-k *** --hf-tok=***",
-		"vllm serve m --hf-token h --max-model-len 8":                "vllm serve m --hf-token *** --max-model-len 8",
-		"vllm --max-num-batched-tokens 8 --tokenizer t":              "vllm --max-num-batched-tokens 8 --tokenizer t",
-		"vllm --long-prefill-token-threshold 4 --ssl-keyfile f":      "vllm --long-prefill-token-threshold 4 --ssl-keyfile f",
-		"vllm --enable-prompt-tokens-details --x":                    "vllm --enable-prompt-tokens-details --x",
-		`vllm-rs --args-json {"api_key":["a"],"hf_token":"b","n":1}`: `vllm-rs --args-json {"api_key":"***","hf_token":"***","n":1}`,
-		"env OPENAI_API_KEY=k vllm":                                  "env OPENAI_API_KEY=*** vllm",
-		"vllm --otlp http://u:p@h:1/x":                               "vllm --otlp http://u:***@h:1/x",
-		"":                                                           "",
+		"vllm serve m --api-key k1 k2 --port 1":                          "vllm serve m --api-key *** *** --port 1",
+		"vllm serve m --api-key=k --port=1":                              "vllm serve m --api-key=*** --port=1",
+		"vllm serve m --api_key k":                                       "vllm serve m --api_key ***",
+		"vllm serve m --api-k k --hf-tok=h":                              "vllm serve m --api-k *** --hf-tok=***",
+		"vllm serve m --hf-token h --max-model-len 8":                    "vllm serve m --hf-token *** --max-model-len 8",
+		"vllm --max-num-batched-tokens 8 --tokenizer t":                  "vllm --max-num-batched-tokens 8 --tokenizer t",
+		"vllm --long-prefill-token-threshold 4 --ssl-keyfile f":          "vllm --long-prefill-token-threshold 4 --ssl-keyfile f",
+		"vllm --enable-prompt-tokens-details --x":                        "vllm --enable-prompt-tokens-details --x",
+		`vllm-rs --args-json {"api_key":["a"],"hf_token":"b","n":1}`:     `vllm-rs --args-json {"api_key":"***","hf_token":"***","n":1}`,
+		"env OPENAI_API_KEY=k vllm":                                      "env OPENAI_API_KEY=*** vllm",
+		"vllm --otlp http://u:p@h:1/x":                                   "vllm --otlp http://u:***@h:1/x",
+		"vllm --x hf_abcdefghijklmnopqrstuv --y=sk-abcdefghijklmnopqrst": "vllm --x *** --y=***",
+		"vllm serve hf_model --served-model-name sk-small":               "vllm serve hf_model --served-model-name sk-small",
+		"": "",
 	} {
 		if got := strings.Join(Redact(strings.Fields(in)), " "); got != want {
 			t.Errorf("Redact(%s) = %s, want %s", in, got, want)

@@ -85,13 +85,18 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces path in one step that survives a power cut: a reader sees the old file
-// or the new one, never a part. One writer at a time: the holder of the folder's lock.
-func writeJSON(path string, v any) (err error) {
+// writeJSON writes v with Replace.
+func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	return Replace(path, append(b, '\n'))
+}
+
+// Replace writes a file of this user alone in one step that survives a power cut: a reader sees the old file or the
+// new one, never a part. One writer of a path at a time.
+func Replace(path string, text []byte) (err error) {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -102,7 +107,7 @@ func writeJSON(path string, v any) (err error) {
 			_ = os.Remove(tmp)
 		}
 	}()
-	if _, err = f.Write(append(b, '\n')); err == nil {
+	if _, err = f.Write(text); err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {

@@ -11,8 +11,12 @@ const hidden = "***"
 // --args-json with api_key and hf_token in clear.
 var jsonSecret = regexp.MustCompile(`(?i)("(?:[a-z_-]*api[_-]?keys?|[a-z_-]*token|[a-z_-]*secret|[a-z_-]*password)"\s*:\s*)("(?:[^"\\]|\\.)*"|\[[^\]]*\])`)
 
+// secretWord is a value that is a secret whatever its name, long enough to be no model's name: OpenAI and Anthropic,
+// GitHub, AWS, Hugging Face.
+var secretWord = regexp.MustCompile(`^(sk-[\w-]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,})$`)
+
 // Redact is argv for display, with the values of flags that hold secrets (--api-key,
-// --hf-token and whatever is named like them), secret NAME=value words, secrets inside JSON
+// --hf-token and whatever is named like them), secret NAME=value words, what looks like a secret by itself, secrets inside JSON
 // and passwords in URLs replaced by ***. --api-key takes several values, so all up to the next flag are hidden.
 func Redact(argv []string) []string {
 	if argv == nil {
@@ -22,7 +26,7 @@ func Redact(argv []string) []string {
 	hiding := false
 	for _, a := range argv {
 		isFlag := strings.HasPrefix(a, "-")
-		name, _, hasValue := strings.Cut(a, "=")
+		name, value, hasValue := strings.Cut(a, "=")
 		switch {
 		case hiding && !isFlag:
 			out = append(out, hidden)
@@ -33,6 +37,12 @@ func Redact(argv []string) []string {
 			}
 			out = append(out, a)
 		case !isFlag && hasValue && secretName(name) && !strings.ContainsAny(name, "/ {"):
+			out = append(out, name+"="+hidden)
+		case secretWord.MatchString(a):
+			hiding = false
+			out = append(out, hidden)
+		case hasValue && secretWord.MatchString(value):
+			hiding = false
 			out = append(out, name+"="+hidden)
 		default:
 			hiding = false

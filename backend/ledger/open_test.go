@@ -36,6 +36,23 @@ func TestASecondOpenNamesTheFirst(t *testing.T) {
 	}
 }
 
+func TestTheFilesAreTheUsersAlone(t *testing.T) {
+	folder := t.TempDir()
+	l := opened(t, folder, quiet())
+	files, err := filepath.Glob(filepath.Join(folder, "ledger.*"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("files = %q, %v; want the database, its log and its lock", files, err)
+	}
+	for _, path := range files {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want mode 0600", path, info.Mode(), err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestADamagedFileIsMovedAsideAndANewOneBegun(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -39,6 +39,7 @@ func (l *Ledger) rescue(ctx context.Context) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	_ = private(tmp)
 	if _, err := l.db.ExecContext(ctx, "VACUUM INTO $1", tmp); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}

@@ -128,7 +128,9 @@ var (
 		" ON CONFLICT (hour, worker, model, simulated) DO UPDATE SET " + set([]string{"wall", "busy"}, "worker_hour")
 )
 
-func insert(table string, columns []string) string { return insertRows(table, nil, columns, nil, nil, 1) }
+func insert(table string, columns []string) string {
+	return insertRows(table, nil, columns, nil, nil, 1)
+}
 
 // insertRows inserts n rows that have the values of the shared columns in common: those are
 // bound first, and once. The usual columns have the values that are given here.

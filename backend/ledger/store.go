@@ -32,6 +32,7 @@ var errDamaged = errors.New("database is damaged")
 // backup is the copy that was made before that; "" for none.
 func openFile(ctx context.Context, path string, steps []string, now time.Time) (db *sql.DB, backup string, err error) {
 	info, statErr := os.Stat(path)
+	_ = private(path) // what is wrong with it is said below
 	// The writer waits for others only shortly: meanwhile nothing is durable, and the spool is.
 	db, err = sql.Open("sqlite", dsn(path, "rwc", "immediate",
 		"busy_timeout(250)", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"))
@@ -59,6 +60,7 @@ func openFile(ctx context.Context, path string, steps []string, now time.Time) (
 	}
 	if version > 0 && version < len(steps) {
 		backup = fmt.Sprintf("%s.schema-%d-%s", path, version, stamp(now))
+		_ = private(backup)
 		if _, err := db.ExecContext(ctx, "VACUUM INTO $1", backup); err != nil {
 			return db, "", damaged(fmt.Errorf("back up ledger: %w", err))
 		}
@@ -139,6 +141,16 @@ func check(ctx context.Context, db *sql.DB, size int64) error {
 		return fmt.Errorf("check ledger: %w: %s", errDamaged, result)
 	}
 	return nil
+}
+
+// private makes a file that is not there, for this user alone: SQLite would make it readable to all that umask lets,
+// and its log and copies as the file is.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // damaged marks an error that SQLite gives for a file that is not sound.

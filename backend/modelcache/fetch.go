@@ -254,12 +254,5 @@ func tell(err error) string {
 	if noSpace(err) {
 		return "the disk is full: remove a model (\"vllmdeck models remove\"), or set HF_HOME to a larger disk; what is there is kept"
 	}
-	return clipLong(strings.TrimSpace(hidden(err).Error()))
-}
-
-func clipLong(s string) string {
-	if len(s) > 500 {
-		s = strings.ToValidUTF8(s[:500], "") + "…"
-	}
-	return s
+	return api.Shorten(strings.TrimSpace(hidden(err).Error()), 500)
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // hub is a client of a Hugging Face hub.
@@ -245,9 +247,4 @@ func (h *hub) open(ctx context.Context, sha string, f file, at int64) (body io.R
 }
 
 // clip bounds a foreign text.
-func clip(s string) string {
-	if len(s) > 200 {
-		s = strings.ToValidUTF8(s[:200], "") + "…"
-	}
-	return s
-}
+func clip(s string) string { return api.Shorten(s, 200) }

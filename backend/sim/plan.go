@@ -82,7 +82,11 @@ func planCompletion(o Options, prompt string, p params, choice int, fs faults) *
 	case known != "":
 		text = " " + known
 	default:
-		text = w.carryOn(prompt)
+		tokens := p.minTokens
+		if p.ignoreEOS {
+			tokens = p.maxTokens
+		}
+		text = goOn(textKey(o.Seed, nil, p.vary(choice)), prompt, tokens)
 	}
 	return settle(w, text, p, fs)
 }

@@ -176,6 +176,15 @@ func EngineMain() int {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
+	if path := os.Getenv(gpuEnv); path != "" {
+		_, _ = syscall.Setsid() // already a leader: just as well
+		gpu, err := holdGPU(path)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer gpu.Close()
+	}
 	w := os.NewFile(beatFD, "heartbeat")
 	tick := time.NewTicker(beat)
 	defer tick.Stop()

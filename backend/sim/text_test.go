@@ -206,3 +206,20 @@ func FuzzParseBody(f *testing.F) {
 		_ = fs.err()
 	})
 }
+
+func TestACutCompletionGoesOnAsItWouldHave(t *testing.T) {
+	for _, prompt := range []string{"Tell me a story about a bridge over a river.", "Tell me story 8 about a bridge over a river.", "What is a book? Tell me.", "Say something about the weather!", "", "Kubernetes is a system.\nIt runs"} {
+		for _, tokens := range []int{0, 200} {
+			whole := goOn(7, prompt, tokens)
+			for cut := range len(whole) {
+				if !strings.HasSuffix(prompt, ".") && !strings.HasSuffix(prompt, "!") && cut < strings.IndexAny(whole, ".?!")+1 {
+					continue // where the prompt ends within a sentence, nobody knows where it ended
+				}
+				rest := goOn(7, prompt+whole[:cut], max(0, tokens-len(encode(nil, whole[:cut]))))
+				if n := min(len(rest), len(whole)-cut); rest[:n] != whole[cut:][:n] {
+					t.Fatalf("prompt %q: after %q comes %q, want %q", prompt, whole[:cut], rest[:n], whole[cut:])
+				}
+			}
+		}
+	}
+}

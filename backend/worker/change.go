@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
@@ -58,8 +59,12 @@ func (c change) check() error {
 		}
 	}
 	for _, a := range c.Env {
-		if name, _, ok := strings.Cut(a, "="); !ok || !envName.MatchString(name) {
-			return refused("%q is no variable: write NAME=value", a)
+		name, value, ok := strings.Cut(a, "=")
+		switch {
+		case !ok || !envName.MatchString(name):
+			return refused("%.40q is no variable: write NAME=value", a)
+		case len(value) >= 8 && !strings.HasPrefix(value, "env:") && !strings.HasPrefix(value, "file:") && launch.Redact([]string{a})[0] != a:
+			return refused("%s looks like a secret, and is kept: write %s=env:%s, or file:PATH", name, name, name)
 		}
 	}
 	return nil
@@ -216,7 +221,7 @@ func (c change) keep(folder string, w config.Worker) error {
 		err = os.MkdirAll(folder, 0o700)
 	}
 	if err == nil {
-		err = replaceFile(fixedPath(folder), b)
+		err = launch.Replace(fixedPath(folder), b)
 	}
 	if err != nil {
 		return fmt.Errorf("keep fix: %w", err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
 // What is kept of one crash, so that a server that dies every minute cannot fill the disk.
@@ -138,12 +139,12 @@ func (b *book) write(c api.Crash, lines []api.Line) error {
 		}
 		fmt.Fprintf(&text, "%s %s\n", stamp, l.Text)
 	}
-	if err := replaceFile(b.path(c.ID, ".log"), text.Bytes()); err != nil {
+	if err := launch.Replace(b.path(c.ID, ".log"), text.Bytes()); err != nil {
 		return fmt.Errorf("keep crash: %w", err)
 	}
 	entry, err := json.MarshalIndent(c, "", "  ")
 	if err == nil {
-		err = replaceFile(b.path(c.ID, ".json"), append(entry, '\n'))
+		err = launch.Replace(b.path(c.ID, ".json"), append(entry, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("keep crash: %w", err)
@@ -243,25 +244,6 @@ func shortCommand(argv []string) []string {
 		}
 	}
 	return argv
-}
-
-// replaceFile writes a file in one step that survives a power cut: it is there whole, or not at all.
-func replaceFile(path string, text []byte) (err error) {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(text); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		_ = os.Remove(path + ".new")
-		return err
-	}
-	return os.Rename(path+".new", path)
 }
 
 // Crashes gives the newest entries of the crash book, newest first: at most 40.

@@ -3,7 +3,6 @@ package worker
 import (
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
@@ -160,9 +159,4 @@ func exitText(e launch.Exit) string {
 	return fmt.Sprintf("exit %d", e.Code)
 }
 
-func clip(s string) string {
-	if len(s) <= errorLimit {
-		return s
-	}
-	return strings.TrimSpace(trimPartRune(s[:errorLimit])) + "…"
-}
+func clip(s string) string { return api.Shorten(s, errorLimit) }

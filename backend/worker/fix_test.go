@@ -168,9 +168,16 @@ func TestWhatCannotBeChangedByOrder(t *testing.T) {
 		{Unset: []string{"--seed=1"}},
 		{Env: []string{"A"}},
 		{Env: []string{"A B=1"}},
+		{Env: []string{"HF_TOKEN=a-token-in-clear"}},
+		{Env: []string{"A=hf_abcdefghijklmnopqrstuv"}},
 	} {
 		if err := c.check(); !errors.Is(err, api.ErrRefused) {
 			t.Errorf("check(%+v) = %v, want it refused", c, err)
+		}
+	}
+	for _, env := range []string{"HF_TOKEN=env:HF_TOKEN", "HF_TOKEN=file:/run/token", "HF_HUB_DISABLE_IMPLICIT_TOKEN=1", "VLLM_LOGGING_LEVEL=DEBUG"} {
+		if err := (change{Env: []string{env}}).check(); err != nil {
+			t.Errorf("check(%s) = %v, want it taken", env, err)
 		}
 	}
 }

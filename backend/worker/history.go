@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
 // history is what is kept of a worker's last start in its folder, for the next engine and for
@@ -28,11 +29,7 @@ func (h history) write(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}
-	tmp := historyPath(folder) + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("write history: %w", err)
-	}
-	if err := os.Rename(tmp, historyPath(folder)); err != nil {
+	if err := launch.Replace(historyPath(folder), b); err != nil {
 		return fmt.Errorf("write history: %w", err)
 	}
 	return nil

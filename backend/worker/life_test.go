@@ -239,7 +239,7 @@ func TestStartTimeoutEndsTheProcess(t *testing.T) {
 	w := vllmWorker("w0")
 	w.StartTimeout, w.Restart.Policy = 10*time.Minute, "never"
 	run(t, conf(w), func(h *host) {
-		h.play = func(p *proc) { p.term = nil } // swallowed, as vLLM does while it loads
+		h.play = func(p *proc) { p.set(func(p *proc) { p.term = nil }) } // swallowed, as vLLM does while it loads
 	}, func(t *testing.T, h *host, p *Pool) {
 		t.Helper()
 		time.Sleep(11 * time.Minute)

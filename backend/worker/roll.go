@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
 // The states of an api.Roll.
@@ -270,7 +271,7 @@ func (p *Pool) noteRolls() {
 	} else {
 		var b []byte
 		if b, err = json.Marshal(running); err == nil {
-			err = replaceFile(path, b)
+			err = launch.Replace(path, b)
 		}
 	}
 	if err != nil {

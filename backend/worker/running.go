@@ -55,7 +55,7 @@ func (w *worker) writeRunning(folder string, r running) {
 		err = os.MkdirAll(folder, 0o700)
 	}
 	if err == nil {
-		err = replaceFile(filepath.Join(folder, runningName), b)
+		err = launch.Replace(filepath.Join(folder, runningName), b)
 	}
 	if err != nil {
 		w.log.Warn("running server not noted: its end would not be known to the next engine", "error", err)

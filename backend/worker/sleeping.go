@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 )
 
 // sleeping asks whether a server sleeps. known is false where it has no such route: it cannot sleep.
@@ -43,12 +45,8 @@ func (w *worker) keepNap(l *life) {
 	}
 	r := napRecord{Started: w.st.Started, Level: w.st.Level, Awake: w.st.Awake}
 	text, err := json.Marshal(r)
-	path := filepath.Join(l.spec.Folder, napFile)
 	if err == nil {
-		err = os.WriteFile(path+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = launch.Replace(filepath.Join(l.spec.Folder, napFile), text)
 	}
 	if err != nil {
 		w.log.Warn("sleep not written down", "error", err)

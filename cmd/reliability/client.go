@@ -30,9 +30,8 @@ type answer struct {
 	id      string // of the request, as the gateway says
 	text    string
 	finish  string
-	done    bool  // the closing mark came, or the whole body
-	events  int   // with content
-	ends    []int // in text, of each of them
+	done    bool // the closing mark came, or the whole body
+	events  int  // with content
 	roles   int
 	ids     map[string]bool // that the events had
 

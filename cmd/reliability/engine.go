@@ -238,7 +238,7 @@ func (e *engine) remove() {
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		<-time.After(20 * time.Millisecond)
+		<-time.After(tick)
 	}
 	e.t.mu.Lock()
 	failed := len(e.t.result.Failures) > 0
@@ -250,6 +250,9 @@ func (e *engine) remove() {
 	_ = os.RemoveAll(e.dir)
 }
 
+// tick is how often things are looked at that are waited for.
+const tick = 20 * time.Millisecond
+
 // until polls for a condition.
 func until(ctx context.Context, limit time.Duration, what string, cond func() bool) error {
 	began := time.Now()
@@ -257,7 +260,7 @@ func until(ctx context.Context, limit time.Duration, what string, cond func() bo
 		if time.Since(began) > limit {
 			return fmt.Errorf("after %s still not: %s", limit, what)
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause(ctx, tick); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}

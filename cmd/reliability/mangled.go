@@ -36,10 +36,14 @@ const chatPath, fine = "/v1/chat/completions", `{"model":"toy","max_tokens":1,"m
 func mangledKinds() []mangled {
 	kinds := []mangled{
 		{kind: "two lengths", raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 5", "Content-Length: 6") + fine)},
-		{kind: "length and chunks, and a request behind", due: []int{400, 404}, any: true,
-			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 6", "Transfer-Encoding: chunked") + "3\r\n{,}\r\n0\r\n\r\n" + post("/sleep", "{}"))},
-		{kind: "a request in a body, the length a lie", due: []int{400, 404}, any: true,
-			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 3") + "{,}" + post("/collective_rpc", "{}"))},
+		{
+			kind: "length and chunks, and a request behind", due: []int{400, 404}, any: true,
+			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 6", "Transfer-Encoding: chunked") + "3\r\n{,}\r\n0\r\n\r\n" + post("/sleep", "{}")),
+		},
+		{
+			kind: "a request in a body, the length a lie", due: []int{400, 404}, any: true,
+			raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 3") + "{,}" + post("/collective_rpc", "{}")),
+		},
 		{kind: "two encodings", raw: text(head("POST "+chatPath+" HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: identity") + "0\r\n\r\n")},
 		{kind: "a body that never ends, and the client leaves", leaves: true, mute: true, raw: text(head("POST "+chatPath+" HTTP/1.1", "Content-Length: 500") + fine)},
 		{kind: "half a head, and the client leaves", leaves: true, due: []int{400}, raw: text("POST " + chatPath + " HTTP/1.1\r\nHost: ga")},
@@ -105,7 +109,7 @@ func mangledKinds() []mangled {
 	}, func(s string) string { return s + "\r\nHost: x\r\n\r\n" })
 	add("methods", []string{"GET", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "PROPFIND", "post", "Post", "HEAD1", "CONNECTED", "!#$"},
 		func(s string) string { return head(s + " " + chatPath + " HTTP/1.1") }, 405)
-	add("methods of the other routes", []string{"POST /v1/models", "DELETE /v1/models", "POST /metrics", "PUT /health", "POST /cost-comparison", "DELETE /metrics", "TRACE /health"},
+	add("methods of the other routes", []string{"POST /v1/models", "POST /v1/models/toy", "PUT /v1/models/../sleep", "DELETE /v1/models", "POST /metrics", "PUT /health", "POST /cost-comparison", "DELETE /metrics", "TRACE /health"},
 		func(s string) string { return head(s+" HTTP/1.1", "Content-Length: 0") }, 405)
 	add("lengths", []string{"-1", "+5", "5, 6", "0x10", "1e3", "5.0", "5 5", "five", "--5", "５", ""},
 		func(s string) string { return head("POST "+chatPath+" HTTP/1.1", "Content-Length: "+s) + fine })
@@ -120,7 +124,7 @@ func mangledKinds() []mangled {
 	add("paths", []string{
 		"/v1/../admin", "/v1/../metrics", "/v1/%2e%2e/admin", "/v1/%2e%2e/%2e%2e/etc/passwd", "/v1/..%2fmetrics", "/..;/sleep", "/v1/chat/../../sleep", "/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions",
 		"/v1/chat/completions%00", "/v1/chat/completions;x=1", "/V1/chat/completions", "/v1/chat/./completions", "/v1/chat%2fcompletions", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/v1\\chat\\completions", "/v1/chat/completions%20", "/v1/chat/completions/render",
-		"/metrics/../sleep", "/health/../v1/unload_lora_adapter", "/.", "/..", "/", "/%2e", "/v1", "/v1/", "/admin", "/debug/pprof/", "/v1/snapshot", "/v1/do", "/v1/log", "http://169.254.169.254/latest/meta-data", "http://worker/sleep", "/\xff\xfe", "/%c0%ae%c0%ae/sleep", "/v1/models/toy",
+		"/metrics/../sleep", "/health/../v1/unload_lora_adapter", "/.", "/..", "/", "/%2e", "/v1", "/v1/", "/admin", "/debug/pprof/", "/v1/snapshot", "/v1/do", "/v1/log", "http://169.254.169.254/latest/meta-data", "http://worker/sleep", "/\xff\xfe", "/%c0%ae%c0%ae/sleep",
 	}, func(s string) string { return post(s, fine) }, 404)
 	add("a worker's other routes", []string{
 		"/sleep", "/sleep?level=2", "/wake_up", "/is_sleeping", "/collective_rpc", "/reset_prefix_cache", "/reset_mm_cache", "/reset_encoder_cache", "/start_profile", "/stop_profile", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/pause", "/resume", "/is_paused",

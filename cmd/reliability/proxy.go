@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -208,7 +208,7 @@ func breakPlain(w http.ResponseWriter, resp *http.Response, how string) {
 	case "clean EOF behind a brace":
 		flush(body[:bytes.LastIndexByte(body[:len(body)-1], '}')+1])
 	case "short of its length":
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		flush(half)
 		panic(http.ErrAbortHandler)
 	case "RST":

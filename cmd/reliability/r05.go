@@ -95,8 +95,8 @@ func r05ttft(ctx context.Context, t *trial) error {
 	t.atLeast("no first token: answers that met it", len(waits), hits)
 	t.exactly("no first token: rows with a lost try", moved, len(waits))
 	t.exactly("no first token: answers failed", failed, 0)
-	t.near("no first token: failover, shortest", quantile(waits, 0), r05limit, 0.1)
-	t.near("no first token: failover, longest", quantile(waits, 1), r05limit, 0.1)
+	t.near("no first token: failover, shortest", quantile(waits, 0), r05limit)
+	t.near("no first token: failover, longest", quantile(waits, 1), r05limit)
 	return nil
 }
 
@@ -155,11 +155,11 @@ func r05idle(ctx context.Context, t *trial) error {
 	slices.Sort(resumed)
 	slices.Sort(ended)
 	t.atLeast("silent mid-stream: answers continued", len(resumed), hits)
-	t.near("silent mid-stream: continued after, shortest", quantile(resumed, 0), r05limit, 0.1)
-	t.near("silent mid-stream: continued after, longest", quantile(resumed, 1), r05limit, 0.1)
+	t.near("silent mid-stream: continued after, shortest", quantile(resumed, 0), r05limit)
+	t.near("silent mid-stream: continued after, longest", quantile(resumed, 1), r05limit)
 	t.atLeast("silent mid-stream: answers told", len(ended), hits)
-	t.near("silent mid-stream: told after, shortest", quantile(ended, 0), r05limit, 0.1)
-	t.near("silent mid-stream: told after, longest", quantile(ended, 1), r05limit, 0.1)
+	t.near("silent mid-stream: told after, shortest", quantile(ended, 0), r05limit)
+	t.near("silent mid-stream: told after, longest", quantile(ended, 1), r05limit)
 	t.exactly("silent mid-stream: answers neither whole nor told", bad, 0)
 	t.exactly("silent mid-stream: rows unlike what the client has", wrong, 0)
 	return nil

@@ -175,8 +175,8 @@ func r08(ctx context.Context, t *trial) error {
 	t.note("TTFT through the gateway, p50", quantile(ttft, 0.5))
 	t.within("TTFT p99 over the worker's p50", quantile(ttft, 0.99)-quantile(own, 0.5), 250*time.Millisecond)
 	t.exactly("clients that do not read, cut", len(lives), len(conns))
-	t.near("cut after, shortest", quantile(lives, 0), writeLimit, 0.1)
-	t.near("cut after, longest", quantile(lives, 1), writeLimit, 0.1)
+	t.near("cut after, shortest", quantile(lives, 0), writeLimit)
+	t.near("cut after, longest", quantile(lives, 1), writeLimit)
 	t.exactly("rows unlike that", wrong, 0)
 	t.exactly("requests with the worker in the end", f.count(), 0)
 	return nil

@@ -214,7 +214,7 @@ func r11get(ctx context.Context, c *client, url, play string) (id string, body [
 // r11latency compares the way of events through the gateway with the way past it, both at the same time. What the gateway
 // adds, it adds in every round; what the machine's other business adds differs: the best round counts.
 func r11latency(ctx context.Context, t *trial, e *engine, c *client, p *player, direct string) error {
-	const rounds, lanes, events = 8, 8, 150
+	const rounds, lanes, events = 20, 8, 60
 	best, all := time.Duration(math.MaxInt64), []string{}
 	for round := range rounds {
 		took := map[string][]time.Duration{}

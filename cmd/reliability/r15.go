@@ -135,7 +135,7 @@ func (p *paid) turn(behaves string) (calls int) {
 func (p *paid) asked() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.calls[:len(p.calls):len(p.calls)]
+	return slices.Clip(p.calls)
 }
 
 // reply is what a client got of r15ask.

@@ -1,22 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-
-	"github.com/vllmdeck/vllmdeck/backend/api"
 )
 
 // canary is a text that must be nowhere but where it belongs.
@@ -90,14 +85,8 @@ func (w *watch) setUp(ctx context.Context) error {
 	if err := os.WriteFile(keyFile, []byte(w.hide("the paid API's key, in a file")+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil { // the mark of a model's folder
-		return err
-	}
-	// It is called as vLLM is, and becomes a simulated one.
-	script := filepath.Join(dir, "vllm")
-	text := "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --port) port=$2;; --port=*) port=${1#*=};; --served-model-name) name=$2;; --served-model-name=*) name=${1#*=};; esac; shift; done\n" +
-		"exec " + w.t.bin + " sim --port $port --served-model-name $name --start 20ms --ttft 5ms --itl 2ms\n"
-	if err := os.WriteFile(script, []byte(text), 0o700); err != nil { //nolint:gosec // it is run
+	script, err := w.t.script()
+	if err != nil {
 		return err
 	}
 	env := map[string]string{
@@ -125,7 +114,7 @@ workers:
 providers:
   - {name: second, url: "%s/v1", key: "env:SECOND", models: {bought: gpt-4o-mini}, prices: {bought: openai/gpt-4o-mini}, spend_cap: {day: 5}}
   - {name: third, url: "%s/v1", key: "file:%s", models: {filed: gpt-4o-mini}}
-`, script, dir, fake, paid, paid, keyFile))
+`, script, filepath.Dir(script), fake, paid, paid, keyFile))
 	if err != nil {
 		return err
 	}
@@ -149,14 +138,14 @@ func (w *watch) quote(wr http.ResponseWriter, r *http.Request) {
 	wr.Header().Set("Content-Type", "application/json")
 	wr.Header().Set("X-Echo", r.Header.Get("Authorization"))
 	status := map[string]int{"400": 400, "401": 401, "422": 422, "429": 429, "500": 500, "503": 503}[how[:min(3, len(how))]]
-	switch {
-	case how == "stream":
+	switch how {
+	case "stream":
 		wr.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(wr, "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":null}]}\n\ndata: {\"error\":{\"message\":%q,\"type\":\"x\",\"code\":500}}\n\n", said)
-	case how == "plain":
+	case "plain":
 		wr.Header().Set("Content-Type", "text/"+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 		_, _ = io.WriteString(wr, said)
-	case how == "status":
+	case "status":
 		c, _, err := http.NewResponseController(wr).Hijack()
 		if err == nil {
 			fmt.Fprintf(c, "HTTP/1.1 nonsense %s\r\n\r\n", said)
@@ -254,202 +243,4 @@ func (w *watch) post(ctx context.Context, path, body, key string, header map[str
 	if resp, err := w.c.http.Do(req); err == nil {
 		_ = drain(resp) // what it is does not matter here
 	}
-}
-
-// search looks for every canary in one place.
-func (w *watch) search(place string, text []byte) {
-	w.searched++
-	w.bytes += int64(len(text))
-	for _, c := range w.canaries {
-		at := bytes.Index(text, []byte(c.text))
-		switch {
-		case at < 0:
-		case slices.ContainsFunc(c.places, func(p string) bool { return strings.HasPrefix(place, p) }):
-			w.found[c.name] = true
-		default:
-			w.hits++
-			w.t.failf("%s: found in %s: … %q …", c.name, place, text[max(0, at-60):min(len(text), at+len(c.text)+20)])
-		}
-	}
-}
-
-func (w *watch) rightly() int { return len(w.found) }
-
-// look searches everything: what can be asked for, the screens, the processes, then, after the engine has been made to crash,
-// its last words and the files.
-func (w *watch) look(ctx context.Context) error {
-	s, err := w.e.snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	w.search("snapshot", text)
-	names := []string{"engine"}
-	for _, wk := range s.Workers {
-		names = append(names, wk.Name)
-	}
-	for _, p := range s.Prompts {
-		names = append(names, "prompt/"+p.ID)
-	}
-	for _, name := range names {
-		lines, err := w.e.control.Log(ctx, name, 1)
-		if err != nil && !strings.Contains(name, "a0") {
-			return fmt.Errorf("log of %s: %w", name, err)
-		}
-		text, err := json.Marshal(lines)
-		if err != nil {
-			return err
-		}
-		w.search("log of "+name, text)
-	}
-	rows, err := w.e.control.Spend(ctx, api.Query{By: []string{"model", "worker", "class", "key", "route", "outcome"}})
-	if err != nil {
-		return err
-	}
-	if text, err = json.Marshal(rows); err != nil {
-		return err
-	}
-	w.search("history", text)
-	for _, args := range [][]string{{"status", "--json"}, {"status"}, {"worker", "list"}, {"worker", "list", "--json"}, {"keys", "list"}, {"keys", "list", "--json"}, {"logs", "engine"}, {"logs", "w0"}, {"config", "check"}, {"prompt", "--help"}} {
-		out, err := w.e.run(ctx, args...)
-		if err != nil {
-			return err
-		}
-		w.search(strings.Join(args, " "), []byte(out))
-	}
-	for _, path := range []string{"/metrics", "/health", "/cost-comparison", "/v1/models"} {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.e.url+path, nil)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Authorization", "Bearer "+w.text("a client key of the config"))
-		resp, err := w.c.http.Do(req)
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: HTTP %d, %w", path, resp.StatusCode, err)
-		}
-		w.search(path, text)
-	}
-	if err := w.screens(ctx); err != nil {
-		return err
-	}
-	if err := w.processes(s); err != nil {
-		return err
-	}
-	if err := w.crash(ctx); err != nil {
-		return err
-	}
-	return w.files()
-}
-
-// screens goes through every view, tab and dialog of the console.
-func (w *watch) screens(ctx context.Context) error {
-	x, err := w.t.console(w.e, 60, 200)
-	if err != nil {
-		return err
-	}
-	if err := x.await(ctx, "w1"); err != nil {
-		return err
-	}
-	keys := []string{"1", "2", "\r", "]", "]", "]", "]", "[", "q", "2", "j", "\r", "]", "]", "]", "q", "2", "j", "j", "\r", "]", "]", "]", "q", "2", "G", "\r", "]", "]", "]", "q", "3", "\r"}
-	for range 60 { // every request that is kept, one after the other
-		keys = append(keys, "j")
-	}
-	keys = append(keys, "q", "4", "5", "6", "7", "8", "\t", "9", "1", "v", "l", "w", "q", "E", "q", "?", "q", ":", "\x1b", "z", "q")
-	for _, k := range keys {
-		x.press(k)
-		if err := pause(ctx, 60*time.Millisecond); err != nil {
-			return err
-		}
-		w.search("screen", []byte(x.sees()))
-	}
-	x.press("qqqq")
-	w.search("screen", []byte(x.wrote()))
-	w.t.logf("%d bytes of screens", len(x.wrote()))
-	return nil
-}
-
-// processes searches environment and command line of every process but the engine's, whose environment was given to it.
-func (w *watch) processes(s *api.Snapshot) error {
-	owner := map[int]string{}
-	for _, wk := range s.Workers {
-		for _, pid := range append(children(wk.PID), wk.PID) {
-			owner[pid] = wk.Name
-		}
-	}
-	pids := marked("XDG_RUNTIME_DIR=" + filepath.Join(w.e.dir, "run"))
-	for _, pid := range pids {
-		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue // it has ended
-		}
-		name := owner[pid]
-		if name == "" {
-			name = fmt.Sprintf("pid %d (%.60q)", pid, cmdline)
-		}
-		w.search("command line of "+name, cmdline)
-		if bytes.Contains(cmdline, []byte("\x00shim")) || owner[pid] != "" {
-			env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-			if err != nil {
-				return err
-			}
-			w.search("environment of "+name, env)
-		}
-	}
-	w.t.atLeast("processes searched", len(pids), 7) // engine, three shims, three servers and their engines
-	return nil
-}
-
-// crash ends the engine by SIGQUIT, which makes it write what all of it is doing, while requests are under way.
-func (w *watch) crash(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.c.do(ctx, w.e.url, ask{route: "chat", prompt: w.text("the prompt of a death"), tokens: 2000, stream: true, header: map[string]string{"Authorization": "Bearer " + w.text("a client key of the config")}})
-	}()
-	if err := pause(ctx, 200*time.Millisecond); err != nil {
-		return err
-	}
-	if err := w.e.signal(syscall.SIGQUIT); err != nil {
-		return err
-	}
-	if err := w.e.ended(ctx, 10*time.Second); err != nil {
-		return err
-	}
-	<-done
-	said, err := os.ReadFile(filepath.Join(w.e.dir, "serve.out"))
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(said, []byte("SIGQUIT: quit")) || !bytes.Contains(said, []byte("goroutine ")) {
-		w.t.failf("SIGQUIT leaves no traces to search")
-	}
-	return nil
-}
-
-// files searches everything below the engine's folder but the config: state, logs, records, temporary files.
-func (w *watch) files() error {
-	n := 0
-	err := filepath.WalkDir(w.e.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || path == w.e.config {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		n++
-		name, _ := filepath.Rel(w.e.dir, path)
-		w.search("file "+name, text)
-		return nil
-	})
-	w.t.note("files searched", n)
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ func (t *trial) recorder(ctx context.Context, worker string) (*recorder, error) 
 func (r *recorder) got() []call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.calls[:len(r.calls):len(r.calls)]
+	return slices.Clip(r.calls)
 }
 
 // inference are the routes that the gateway passes on, each with POST.
@@ -69,5 +70,5 @@ var inference = []string{"/v1/chat/completions", "/v1/completions", "/v1/respons
 
 // own reports whether the engine itself asks a worker for this, to see how it is.
 func (c call) own() bool {
-	return c.method == http.MethodGet && strings.Contains(" /health /v1/models /version /metrics ", " "+c.target+" ")
+	return c.method == http.MethodGet && strings.Contains(" /health /v1/models /version /metrics /is_sleeping ", " "+c.target+" ")
 }

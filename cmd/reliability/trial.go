@@ -101,15 +101,15 @@ func (t *trial) within(name string, got, limit time.Duration) {
 	}
 }
 
-// near is a time that should be want, give or take a share of it.
-func (t *trial) near(name string, got, want time.Duration, share float64) {
-	t.put(name, got, fmt.Sprintf("%s ±%.0f %%", want, 100*share))
-	off := (got - want).Abs().Seconds()
-	switch allowed := share * want.Seconds(); {
+// near is a time that should be want, give or take a tenth of it.
+func (t *trial) near(name string, got, want time.Duration) {
+	t.put(name, got, want.String()+" ±10 %")
+	off := (got - want).Abs()
+	switch allowed := want / 10; {
 	case off > slack*allowed:
-		t.failf("%s: took %s, want %s ±%.0f %%", name, got.Round(time.Millisecond), want, 100*share)
+		t.failf("%s: took %s, want %s ±10 %%", name, got.Round(time.Millisecond), want)
 	case off > allowed:
-		t.late(fmt.Sprintf("%s: took %s, limit %s ±%.0f %%", name, got.Round(time.Millisecond), want, 100*share))
+		t.late(fmt.Sprintf("%s: took %s, limit %s ±10 %%", name, got.Round(time.Millisecond), want))
 	}
 }
 

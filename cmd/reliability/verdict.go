@@ -41,12 +41,3 @@ func (a *answer) judge() verdict {
 	}
 	return truncated
 }
-
-// tally counts answers by verdict.
-func tally(answers []answer) map[verdict]int {
-	n := map[verdict]int{}
-	for _, a := range answers {
-		n[a.verdict]++
-	}
-	return n
-}

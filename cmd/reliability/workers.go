@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,6 +48,11 @@ type server struct {
 
 // server starts "vllmdeck sim" with these flags and waits until it answers.
 func (t *trial) server(ctx context.Context, flags ...string) (*server, error) {
+	return t.serverWith(ctx, nil, flags...)
+}
+
+// serverWith is server with variables added to its environment.
+func (t *trial) serverWith(ctx context.Context, env []string, flags ...string) (*server, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
@@ -53,12 +60,16 @@ func (t *trial) server(ctx context.Context, flags ...string) (*server, error) {
 	s := &server{url: "http://127.0.0.1:" + strconv.Itoa(port)}
 	args := append([]string{"sim", "--port", strconv.Itoa(port), "--served-model-name", toy, "--start", "20ms"}, flags...)
 	s.cmd = exec.Command(t.bin, args...) //nolint:noctx // it ends with its trial
+	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
 	t.cleanup(func() {
-		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // its engine's process, too
+		for _, pid := range children(s.cmd.Process.Pid) { // its engine's process may have a session of its own
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 		_ = s.cmd.Wait()
 	})
 	return s, until(ctx, 20*time.Second, "a simulated server answers", func() bool {
@@ -82,4 +93,31 @@ func freePort(ctx context.Context) (int, error) {
 		return 0, errors.New("no port")
 	}
 	return at.Port, nil
+}
+
+// script writes a program that is called as "vllm" is and becomes a simulated server, into a folder that passes for a model's, and gives
+// its path.
+func (t *trial) script() (string, error) {
+	dir, err := os.MkdirTemp("", "rel")
+	if err != nil {
+		return "", err
+	}
+	t.cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "vllm")
+	text := `#!/bin/sh
+while [ $# -gt 0 ]; do
+	case $1 in
+	--port) port=$2 ;;
+	--port=*) port=${1#*=} ;;
+	--served-model-name) name=$2 ;;
+	--served-model-name=*) name=${1#*=} ;;
+	esac
+	shift
+done
+exec ` + t.bin + ` sim --port "$port" --served-model-name "$name" --start 20ms --ttft 5ms --itl 2ms
+`
+	return path, os.WriteFile(path, []byte(text), 0o700) //nolint:gosec // it is run
 }

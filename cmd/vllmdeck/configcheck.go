@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,10 +33,7 @@ func configCmd(g *globals, prices priceLookup) *cobra.Command {
 			}
 			v := checkConfig(named, prices)
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(v); err != nil {
+				if err := printJSON(cmd.OutOrStdout(), v); err != nil {
 					return err
 				}
 			} else {
@@ -252,15 +248,4 @@ func (m moneyCheck) String() string {
 		return "OK money   " + strings.Join(parts, "; ")
 	}
 	return "-- money   " + strings.Join(parts, "; ")
-}
-
-// count writes a number with its noun: 1 key, no keys, 3 keys.
-func count(n int, noun string) string {
-	switch n {
-	case 0:
-		return "no " + noun + "s"
-	case 1:
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

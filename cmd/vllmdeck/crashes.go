@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,9 +49,7 @@ config, and knows of those that died while no engine ran.
 				all = all[:count]
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(all)
+				return printJSON(cmd.OutOrStdout(), all)
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), crashText(all))
 			return err
@@ -97,7 +94,7 @@ func crashText(all []api.Crash) string {
 		return "no crash is in the book\n"
 	}
 	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	tw := newTable(&b)
 	fmt.Fprintln(tw, "ENDED\tWORKER\tUP\tEXIT\tCAUSE")
 	for _, c := range all {
 		exit := c.Exit

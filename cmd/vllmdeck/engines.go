@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
+	"github.com/vllmdeck/vllmdeck/backend/launch"
 	"github.com/vllmdeck/vllmdeck/config"
 )
 
@@ -103,13 +104,7 @@ func (rec engineRecord) register() (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode engine record: %w", err)
 	}
-	tmp := path + ".new"
-	err = os.WriteFile(tmp, text, 0o600)
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
+	if err := launch.Replace(path, text); err != nil {
 		return nil, fmt.Errorf("write engine record: %w", err)
 	}
 	return func() { _ = os.Remove(path) }, nil

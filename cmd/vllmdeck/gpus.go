@@ -2,12 +2,9 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -30,9 +27,7 @@ ours, a stray, or somebody else's. What is not known is "-".`,
 			}
 			defer c.Close()
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s.GPUs)
+				return printJSON(cmd.OutOrStdout(), s.GPUs)
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), gpuText(s))
 			return err
@@ -48,7 +43,7 @@ func gpuText(s *api.Snapshot) string {
 		return "no GPU is seen: neither nvidia-smi nor amd-smi nor rocm-smi reports one\n"
 	}
 	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	tw := newTable(&b)
 	fmt.Fprintln(tw, "GPU\tNAME\tUSE\tMEMORY\tTEMP\tPOWER\tCLOCK\tENERGY\tECC\tHELD BY")
 	for i := range s.GPUs {
 		g := &s.GPUs[i]
@@ -63,7 +58,7 @@ func gpuText(s *api.Snapshot) string {
 	}
 	_ = tw.Flush() // a Builder takes everything
 	b.WriteString("\n")
-	holders := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	holders := newTable(&b)
 	fmt.Fprintln(holders, "GPU\tPID\tMEMORY\tUSER\tWHOSE\tPROCESS")
 	n := 0
 	for i := range s.GPUs {
@@ -100,29 +95,4 @@ func whose(p api.GPUProcess) string {
 		return "preload"
 	}
 	return "other"
-}
-
-// pair writes what is in use of what there is.
-func pair(used, total, unit string) string {
-	if used == "-" {
-		return "-"
-	}
-	if total == "-" {
-		return used + unit
-	}
-	return used + "/" + total + unit
-}
-
-func gibs(n *int64) string {
-	if n == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.1f", float64(*n)/(1<<30))
-}
-
-func count64(n *int64) string {
-	if n == nil {
-		return "-"
-	}
-	return strconv.FormatInt(*n, 10)
 }

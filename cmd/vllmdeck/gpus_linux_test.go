@@ -136,7 +136,7 @@ func TestAShimThatIsKilledWhileTheEngineIsAwayLeavesStrays(t *testing.T) {
 	engine.signal(t, syscall.SIGKILL)
 	<-engine.done
 	kill(t, shim)
-	r.until(20*time.Second, "its server is listed without an engine", func() bool { return r.strays()[pid].Worker == "w0" })
+	r.until(time.Minute, "its server is listed without an engine", func() bool { return r.strays()[pid].Worker == "w0" })
 	r.serve()
 	s := r.allReady()
 	if s.Workers[0].PID == pid || s.Workers[0].Adopted || processBirth(pid) != "" {

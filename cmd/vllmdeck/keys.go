@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -167,9 +166,7 @@ A budget counts what requests cost on the workers; it needs their hourly rates i
 }
 
 func printKey(out io.Writer, id, name, text string) error {
-	enc := json.NewEncoder(out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(struct {
+	return printJSON(out, struct {
 		ID   string `json:"id"`
 		Name string `json:"name"`
 		Key  string `json:"key"`

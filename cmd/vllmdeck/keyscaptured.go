@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -56,15 +55,13 @@ Reasoning and tool calls of answers are not among them. --forget takes out what 
 				if list == nil {
 					list = []capture.Entry{}
 				}
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
 				if all, err := k.list(cmd.Context()); err == nil && !slices.ContainsFunc(all, func(o api.Key) bool { return o.Name == args[0] }) {
 					return fmt.Errorf("no key is named %q: \"vllmdeck keys list\" lists them", args[0])
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: \"vllmdeck keys set %s --capture on\" begins it\n", args[0], args[0])
+				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: what it asks is kept from \"vllmdeck keys set %s --capture on\" on\n", args[0], args[0])
 				return nil
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), capturedText(list))

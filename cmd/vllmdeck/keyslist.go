@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,9 +35,7 @@ func keysListCmd(g *globals) *cobra.Command {
 				}
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(list)
+				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), `no keys: "vllmdeck keys create NAME" makes one`)
@@ -57,7 +53,7 @@ func keysListCmd(g *globals) *cobra.Command {
 // keyTable shows used/limit where a limit is.
 func keyTable(list []api.Key, now time.Time) string {
 	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	tw := newTable(&b)
 	fmt.Fprintln(tw, "KEY\tID\tSTATE\tREQ/MIN\tTOK/MIN\tAT ONCE\tDAY\tMONTH\tPRIORITY\tFAILOVER\tCAPTURE\tMODELS\tEXPIRES")
 	for _, k := range list {
 		id, expires, models, priority := k.ID, "never", "all", k.Limits.Priority

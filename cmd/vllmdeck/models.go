@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +45,7 @@ func modelsListCmd(g *globals) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), c)
+				return printJSON(cmd.OutOrStdout(), c)
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), modelTable(c, time.Now()))
 			return err
@@ -57,16 +55,13 @@ func modelsListCmd(g *globals) *cobra.Command {
 	return cmd
 }
 
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
 // modelTable is the cache as text.
 func modelTable(c *api.Cache, now time.Time) string {
+	if c.Path == "" && len(c.Models) == 0 && len(c.Downloads) == 0 && c.Error == "" {
+		return "no model is in the cache, and no worker needs one: \"vllmdeck models fetch ORG/NAME\" brings one\n"
+	}
 	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	w := newTable(&b)
 	fmt.Fprintln(w, "MODEL\tSIZE\tUSED\tWORKERS\tSTATE")
 	for _, m := range c.Models {
 		used := "-"
@@ -131,19 +126,6 @@ func progress(d api.Download, now time.Time) string {
 	return text
 }
 
-// amount is a number of bytes in words.
-func amount(n int64) string {
-	switch f := float64(n); {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", f/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", f/(1<<20))
-	case n >= 1<<10:
-		return fmt.Sprintf("%.0f KiB", f/(1<<10))
-	}
-	return fmt.Sprintf("%d B", n)
-}
-
 func modelsCancelCmd(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel MODEL",
@@ -199,7 +181,7 @@ that a worker of the config needs stays.`,
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), m)
+				return printJSON(cmd.OutOrStdout(), m)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s  removed (%s)\n", safe(m.Name), amount(m.Size+m.Partial))
 			return nil

@@ -108,7 +108,7 @@ func followDownload(ctx context.Context, cmd *cobra.Command, k *cacheKeeper, bef
 func downloadEnd(cmd *cobra.Command, d api.Download, asJSON, live bool) error {
 	out := cmd.OutOrStdout()
 	if asJSON {
-		if err := writeJSON(out, d); err != nil {
+		if err := printJSON(out, d); err != nil {
 			return err
 		}
 	} else if live {

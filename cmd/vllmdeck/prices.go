@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,12 +25,11 @@ contain all of them. What a provider does not offer is "-".`,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			found := pricesOf(cost.Embedded(), words, time.Now())
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(found)
+				return printJSON(cmd.OutOrStdout(), found)
 			}
 			if len(found) == 0 {
-				return &exitError{code: exitFailed, err: fmt.Errorf("no price is known for %s", strings.Join(words, " "))}
+				near := cost.Embedded().Nearest(strings.Join(words, "-"), 3)
+				return fmt.Errorf("no price has %q in its name; near are %s", strings.Join(words, " "), strings.Join(near, ", "))
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), priceTable(found))
 			return err
@@ -70,17 +67,19 @@ func pricesOf(t *cost.Table, words []string, day time.Time) []listPrice {
 
 func priceTable(list []listPrice) string {
 	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "PRICE\tINPUT\tCACHED\tOUTPUT\tDATE\tSOURCE")
-	unit := func(n *api.Nanos) string {
-		if n == nil {
-			return "-"
-		}
-		return usd(n)
-	}
+	tw := newTable(&b)
+	fmt.Fprintln(tw, "PROVIDER/MODEL\tINPUT\tCACHED\tOUTPUT\tKNOWN ON\tFROM")
 	for _, p := range list {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Ref, unit(p.Input), unit(p.CacheRead), unit(p.Output), p.Date, p.Source)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", safe(p.Ref), unitPrice(p.Input), unitPrice(p.CacheRead), unitPrice(p.Output), safe(p.Date), safe(p.Source))
 	}
 	_ = tw.Flush() // to memory
 	return b.String()
+}
+
+// unitPrice writes a price to its last digit.
+func unitPrice(n *api.Nanos) string {
+	if n == nil {
+		return "-"
+	}
+	return "$" + string(n.Append(nil))
 }

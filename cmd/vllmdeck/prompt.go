@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -157,9 +156,7 @@ func runPrompt(cmd *cobra.Command, c api.Source, a api.Action, asJSON bool) erro
 		}
 		ended = true
 		if asJSON {
-			enc := json.NewEncoder(out)
-			enc.SetIndent("", "  ")
-			if err := enc.Encode(struct {
+			if err := printJSON(out, struct {
 				*api.Prompt
 				Answer string `json:"answer"`
 			}{p, answer.String()}); err != nil {

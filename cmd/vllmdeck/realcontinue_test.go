@@ -201,7 +201,8 @@ func TestRealVLLMContinues(t *testing.T) {
 	dir := realVLLM(t)
 	r := newRig(t, func(state string) string {
 		// Longer than it takes to find a hang: that, not the idle limit, is what moves requests away.
-		return strings.Replace(realConfig(dir, cpuModel, 2)(state), "queue_wait: 3m", "queue_wait: 3m, idle_timeout: 5m", 1)
+		c := strings.Replace(realConfig(dir, cpuModel, 2)(state), "queue_wait: 3m", "queue_wait: 3m, idle_timeout: 5m", 1)
+		return strings.ReplaceAll(c, "    vllm:\n", "    restart: {window: 1s}\n    vllm:\n") // they die more often than is forgiven
 	})
 	r.serve()
 	r.awaitReady("w0")
@@ -373,6 +374,7 @@ func TestRealVLLMContinues(t *testing.T) {
 		}
 		t.Logf("%s frozen: the answer went on after %s, the worker was restarted after %s: %s", victim, moved.Round(time.Second), time.Since(frozen).Round(time.Second), said)
 	})
+	t.Run("killed three times under load", func(t *testing.T) { killedUnderLoad(t, r) })
 	r.run("stop", "--yes")
 }
 

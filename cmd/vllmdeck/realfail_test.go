@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,7 @@ func TestRealVLLMFailedStarts(t *testing.T) {
 		{name: "length", path: tiny, args: "--max-model-len=999999", exit: "exit 1", cause: "999999 is more than the model allows", remedy: "--max-model-len="},
 		{name: "sleep", path: tiny, args: "--enable-sleep-mode", exit: "exit 1", cause: "Sleep mode is not supported", remedy: "args:"},
 		{name: "memory", path: tiny, args: "--gpu-memory-utilization=0.999", space: `""`, exit: "exit 1", cause: "are wanted (utilization 0.999)", remedy: "VLLM_CPU_KVCACHE_SPACE"},
-		{name: "port", path: tiny, port: fmt.Sprint(taken.Addr().(*net.TCPAddr).Port), cause: "port", remedy: ""},
+		{name: "port", path: tiny, port: strconv.Itoa(taken.Addr().(*net.TCPAddr).Port), cause: "port", remedy: ""},
 	}
 	r := newRig(t, func(state string) string {
 		var b strings.Builder

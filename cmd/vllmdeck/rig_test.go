@@ -111,18 +111,19 @@ func ownEnv(dir string, base []string) []string {
 // killMarked ends every process of a rig, engines first: shims then still see to their trees.
 func killMarked(t *testing.T, dir string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		pids := markedProcesses(t, "XDG_RUNTIME_DIR="+filepath.Join(dir, "run"))
 		if len(pids) == 0 {
 			return
 		}
-		if time.Now().After(deadline) {
-			t.Errorf("processes of the test cannot be ended: %v", pids)
-			return
-		}
+		late := time.Now().After(deadline) // by now: looking may have taken all of the time
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if late {
+			t.Errorf("processes of the test are slow to end: %v", pids)
+			return
 		}
 		<-time.After(20 * time.Millisecond)
 	}

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vllmdeck/vllmdeck/backend/api"
-	"github.com/vllmdeck/vllmdeck/tui"
 )
 
 func statusCmd(g *globals) *cobra.Command {
@@ -81,9 +78,7 @@ func fetch(ctx context.Context, c api.Source) (*api.Snapshot, error) {
 
 func printStatus(out io.Writer, s *api.Snapshot, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(s)
+		return printJSON(out, s)
 	}
 	_, err := io.WriteString(out, statusText(s))
 	return err
@@ -151,7 +146,7 @@ func ofCap(limit *api.Nanos) string {
 
 // workerTable lists the workers, and below them what is wrong with any.
 func workerTable(b *strings.Builder, s *api.Snapshot) {
-	tw := tabwriter.NewWriter(b, 0, 4, 2, ' ', 0)
+	tw := newTable(b)
 	fmt.Fprintln(tw, "WORKER\tMODEL\tSTATE\tPID\tRUN/Q\tKV\tTOK/S\tUP")
 	for _, w := range s.Workers {
 		state := string(w.State)
@@ -243,74 +238,4 @@ func lastFull(s api.Series) float64 {
 		return 0
 	}
 	return s[len(s)-2]
-}
-
-// safe makes foreign text harmless on a terminal.
-func safe(s string) string { return string(tui.Sanitize(s)) }
-
-func age(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours())/24)
-	}
-}
-
-func number(n int) string {
-	if n == 0 {
-		return "-"
-	}
-	return strconv.Itoa(n)
-}
-
-func figure(v *float64, format string) string {
-	if v == nil {
-		return "-"
-	}
-	return fmt.Sprintf(format, *v)
-}
-
-func percent(v *float64) string {
-	if v == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.0f%%", *v*100)
-}
-
-func seconds(v *float64) string {
-	switch {
-	case v == nil:
-		return "-"
-	case *v < 1:
-		return fmt.Sprintf("%.0fms", *v*1000)
-	default:
-		return fmt.Sprintf("%.1fs", *v)
-	}
-}
-
-// usd writes an amount with as many decimals as its size asks for.
-func usd(n *api.Nanos) string {
-	if n == nil {
-		return "unknown"
-	}
-	v := n.USD()
-	sign := ""
-	if v < 0 {
-		sign, v = "-", -v
-	}
-	switch {
-	case v == 0:
-		return "$0"
-	case v < 0.01:
-		return fmt.Sprintf("%s$%.6f", sign, v)
-	case v < 10:
-		return fmt.Sprintf("%s$%.4f", sign, v)
-	default:
-		return fmt.Sprintf("%s$%.2f", sign, v)
-	}
 }

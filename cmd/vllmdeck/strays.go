@@ -3,13 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,9 +90,7 @@ part of a worker whose parent (its shim) is gone. They may hold GPU memory for e
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(append([]api.Stray{}, list...))
+				return printJSON(cmd.OutOrStdout(), append([]api.Stray{}, list...))
 			}
 			_, err = io.WriteString(cmd.OutOrStdout(), strayText(list, time.Now()))
 			return err
@@ -109,7 +105,7 @@ func strayText(list []api.Stray, now time.Time) string {
 		return "no strays\n"
 	}
 	var b strings.Builder
-	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	tw := newTable(&b)
 	fmt.Fprintln(tw, "PID\tPROCESS\tOF WORKER\tRUNS FOR\tMEMORY\tGPU MEMORY")
 	for _, s := range list {
 		held := "-"

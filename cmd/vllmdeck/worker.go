@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,9 +52,7 @@ func workerListCmd(g *globals) *cobra.Command {
 			}
 			defer c.Close()
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(s.Workers)
+				return printJSON(cmd.OutOrStdout(), s.Workers)
 			}
 			var b strings.Builder
 			workerTable(&b, s)
