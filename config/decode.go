@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -196,7 +197,11 @@ func structHint(t reflect.Type, n ast.Node) string {
 		reflect.TypeFor[Sleep]():    "sleep: {after: %s}",
 		reflect.TypeFor[SpendCap](): "spend_cap: {day: %s}",
 	}
-	if text, ok := scalar(n); ok && short[t] != "" {
+	text, ok := scalar(n)
+	if ok && t == reflect.TypeFor[Sleep]() && slices.Contains([]string{"yes", "no", "true", "false", "on", "off"}, strings.ToLower(text)) {
+		return "write sleep: {} for its defaults, and nothing for a worker that does not sleep"
+	}
+	if ok && short[t] != "" {
 		return fmt.Sprintf("write "+short[t], quote(text))
 	}
 	return "keys here: " + strings.Join(keysOf(t), ", ")

@@ -434,3 +434,12 @@ func TestThoseThatSleepMayShareAGPU(t *testing.T) {
 		t.Errorf("sleep is %+v, want %+v", got, want)
 	}
 }
+
+func TestASleepThatIsSwitchedOnIsToldItsDefaults(t *testing.T) {
+	for _, word := range []string{"yes", "true", "off"} {
+		_, err := Parse("c", []byte("workers:\n  - {name: w, model: m, sim: {}, sleep: "+word+"}\n"), env("HOME", "/h"))
+		if err == nil || !strings.Contains(err.Error(), "sleep: {} for its defaults") {
+			t.Errorf("sleep: %s: %v, want it told to write sleep: {}", word, err)
+		}
+	}
+}

@@ -366,3 +366,6 @@ func plural(n int64, one, many Text) Text {
 	}
 	return count(n) + " " + many
 }
+
+// capital writes the first letter of a word of ours large.
+func capital(t Text) Text { return Text(strings.ToUpper(string(t[:1]))) + t[1:] }

@@ -147,7 +147,8 @@ func (c *Console) askWorker(verb api.Verb, w *api.Worker) {
 	}
 	lines = append(lines, part{stDim, why})
 	a := api.Action{Verb: verb, Target: w.Name}
-	c.ask(&dialog{title: verbName(verb) + " " + clean(w.Name) + "?", lines: lines, yes: verbName(verb), do: func(c *Console) tea.Cmd { return c.act(a) }})
+	name := verbName(verb)
+	c.ask(&dialog{title: capital(name) + " " + clean(w.Name) + "?", lines: lines, yes: name, do: func(c *Console) tea.Cmd { return c.act(a) }})
 }
 
 // askStop names all that ends with the engine.

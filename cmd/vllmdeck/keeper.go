@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -126,6 +127,32 @@ func (k *keeper) order(ctx context.Context, a api.Action) error {
 		_, err = capture.Forget(ctx, k.cfg.State, a.Target)
 	}
 	return err
+}
+
+// unknownModels are those of a key's limits that no model of the config is called: it may be asked for none of them now.
+func (k *keeper) unknownModels(list string) (unknown, known []string) {
+	if k.engine != nil {
+		for _, m := range k.snap.Models {
+			known = append(append(known, m.Name), m.Aliases...)
+		}
+	} else {
+		for _, name := range k.cfg.ModelNames() {
+			known = append(append(known, name), k.cfg.Model(name).Aliases...)
+		}
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" && !slices.Contains(known, name) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown, known
+}
+
+// noteModels warns of a limit to models that are not there.
+func (k *keeper) noteModels(w io.Writer, key, list string) {
+	if unknown, known := k.unknownModels(list); len(unknown) > 0 {
+		fmt.Fprintf(w, "No model is called %s here now, so %s gets none of them; there are: %s\n", safe(strings.Join(unknown, ", ")), safe(key), safe(strings.Join(known, ", ")))
+	}
 }
 
 // folder is the state folder; "" if it is not on this host.

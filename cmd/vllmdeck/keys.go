@@ -148,6 +148,7 @@ A budget counts what requests cost on the workers; it needs their hourly rates i
 			if err := k.order(cmd.Context(), order); err != nil {
 				return err
 			}
+			k.noteModels(cmd.ErrOrStderr(), args[0], limits[keys.ArgModels])
 			if asJSON {
 				return printKey(cmd.OutOrStdout(), id, args[0], text)
 			}
@@ -205,6 +206,7 @@ func (g *globals) orderKey(cmd *cobra.Command, a api.Action, done string) error 
 	if err := k.order(cmd.Context(), a); err != nil {
 		return err
 	}
+	k.noteModels(cmd.ErrOrStderr(), a.Target, a.Args[keys.ArgModels])
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s is %s\n", a.Target, done)
 	return nil
 }

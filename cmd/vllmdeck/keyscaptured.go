@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vllmdeck/vllmdeck/backend/api"
 	"github.com/vllmdeck/vllmdeck/backend/capture"
 )
 
@@ -56,6 +58,9 @@ Reasoning and tool calls of answers are not among them. --forget takes out what 
 				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
+				if all, err := k.list(cmd.Context()); err == nil && !slices.ContainsFunc(all, func(o api.Key) bool { return o.Name == args[0] }) {
+					return fmt.Errorf("no key is named %q: \"vllmdeck keys list\" lists them", args[0])
+				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "nothing is kept of %s: what it asks is kept from \"vllmdeck keys set %s --capture on\" on\n", args[0], args[0])
 				return nil
 			}
