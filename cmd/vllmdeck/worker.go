@@ -88,6 +88,9 @@ func workerOrderCmd(g *globals, name, short string, verb api.Verb, want api.Stat
 				order.Args = map[string]string{"gate": "off"}
 			}
 			if f := cmd.Flags().Lookup("level"); f != nil && f.Changed {
+				if level := f.Value.String(); level != "1" && level != "2" {
+					return &exitError{code: exitUsage, err: fmt.Errorf("--level %s: want 1 or 2", level)}
+				}
 				order.Args = map[string]string{"level": f.Value.String()}
 			}
 			return orderEach(cmd, c, s, args, order, want, wait)
