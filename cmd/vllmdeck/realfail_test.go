@@ -36,7 +36,7 @@ func TestRealVLLMFailedStarts(t *testing.T) {
 		{name: "folder", path: "/models/nothere", cause: "/models/nothere", remedy: ""},
 		{name: "uncached", path: "nobody/nothing", cause: "nobody/nothing is not in the cache", remedy: ""},
 		{name: "length", path: tiny, args: "--max-model-len=999999", exit: "exit 1", cause: "999999 is more than the model allows", remedy: "--max-model-len="},
-		{name: "sleep", path: tiny, args: "--enable-sleep-mode", exit: "exit 1", cause: "Sleep mode is not supported", remedy: "args:"},
+		{name: "sleep", path: tiny, args: "--enable-sleep-mode", exit: "exit 1", cause: "no sleep mode", remedy: "--enable-sleep-mode"},
 		{name: "memory", path: tiny, args: "--gpu-memory-utilization=0.999", space: `""`, exit: "exit 1", cause: "are wanted (utilization 0.999)", remedy: "VLLM_CPU_KVCACHE_SPACE"},
 		{name: "port", path: tiny, port: strconv.Itoa(taken.Addr().(*net.TCPAddr).Port), cause: "port", remedy: ""},
 	}
