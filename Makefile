@@ -66,7 +66,7 @@ bench: build ## the gateway beside nginx and the direct path, idle workers watch
 bench-gateway: build ## gateway beside nginx and the direct path, five rounds
 	$(GO) run ./backend/gateway/gatewaybench
 
-reliability: build ## long trials with faults and load, 30 minutes; one of them: make reliability R=R7
+reliability: build ## long trials with faults and load, 16 minutes; one of them: make reliability R=R7
 	$(GO) run ./cmd/reliability $(if $(R),$(R),-out bin/reliability.jsonl)
 
 prices: ## generate the embedded price table from the snapshot in the repository
