@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -127,7 +128,7 @@ func sameAnswer(t *testing.T, got, want told) {
 // cutter stands before a real server and cuts the first leg of each answer.
 type cutter struct {
 	after atomic.Int64 // events with content that pass
-	how   atomic.Int64 // 0: connection cut, 1: clean end, 2: error event, 3: half an event
+	how   atomic.Int64 // 0: connection cut, 1: clean end, 2: error event, 3: half an event, 4: half a character
 	cuts  atomic.Int64
 }
 
@@ -175,9 +176,17 @@ func (c *cutter) before(t *testing.T, url string) string {
 					panic(http.ErrAbortHandler)
 				case 1:
 				case 2:
+					if r.URL.Path == "/v1/messages" {
+						_, _ = io.WriteString(w, "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"internal_error\",\"message\":\"2 validation errors\"}}\n\n")
+						return
+					}
 					_, _ = io.WriteString(w, `data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}`+"\n\ndata: [DONE]\n\n")
 				case 3:
 					_, _ = io.WriteString(w, line[:len(line)/2])
+					flush()
+					panic(http.ErrAbortHandler)
+				case 4:
+					_, _ = io.WriteString(w, line[:len(line)/2]+"\xf0\x9f")
 					flush()
 					panic(http.ErrAbortHandler)
 				}
@@ -243,7 +252,7 @@ func TestRealVLLMContinues(t *testing.T) {
 			}
 			before := c.cuts.Load()
 			c.after.Store(int64(tt.after))
-			c.how.Store(int64(i % 4))
+			c.how.Store(int64(i % 5))
 			got := askTold(t, url, "/v1/chat/completions", body(tt.prompt, tt.tokens), nil)
 			if n := c.cuts.Load() - before; n != 1 {
 				t.Errorf("%d cuts, want 1", n)
@@ -251,6 +260,21 @@ func TestRealVLLMContinues(t *testing.T) {
 			sameAnswer(t, got, want)
 			t.Logf("cut %d after %d of %d events, %s, %+v: %q", i+1, min(tt.after, want.events), want.events, want.finish, got.usages, cutText(want.text, 60))
 		}
+		// What cannot be continued is told, and cut.
+		for how := range int64(5) {
+			c.after.Store(3)
+			c.how.Store(how)
+			resp, err := http.Post(url+"/v1/messages", "application/json", strings.NewReader(fmt.Sprintf(`{"model":%q,"max_tokens":40,"stream":true,"messages":[{"role":"user","content":"Write a haiku about the sea."}]}`, cpuModel)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if !errors.Is(err, io.ErrUnexpectedEOF) || bytes.Count(text, []byte("event: error")) != 1 || bytes.Contains(text, []byte("message_stop")) {
+				t.Errorf("messages broken in way %d: HTTP %d, %v; want an error event and a cut: %s", how, resp.StatusCode, err, text)
+			}
+		}
+		c.how.Store(0)
 		const prompt = `{"model":"` + cpuModel + `","prompt":"The longest river of the world is%s","max_tokens":32,"temperature":0,"stream":true,"stream_options":{"include_usage":true}}`
 		c.after.Store(-1)
 		want := askTold(t, url, "/v1/completions", fmt.Sprintf(prompt, ""), nil)
