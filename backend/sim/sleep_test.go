@@ -92,7 +92,7 @@ func TestSleepEndsWhatRunsAndWaitsOnlyIfAsked(t *testing.T) {
 	inBox(t, Options{Model: "m", DevMode: true}, func(b *box) {
 		long := chatBody("Tell me a long story.", `,"max_tokens":200,"ignore_eos":true`)
 		ended := make(chan int, 1)
-		go func() {
+		ask := func() {
 			res, err := b.try("/v1/chat/completions", long)
 			if err != nil {
 				t.Error(err)
@@ -100,22 +100,15 @@ func TestSleepEndsWhatRunsAndWaitsOnlyIfAsked(t *testing.T) {
 			}
 			res.Body.Close()
 			ended <- res.StatusCode
-		}()
+		}
+		go ask()
 		time.Sleep(500 * time.Millisecond)
 		b.order("/sleep?mode=wait", "")
 		if got := <-ended; got != http.StatusOK {
 			t.Errorf("a request that was waited for ends with %d", got)
 		}
 		b.order("/wake_up", "")
-		go func() {
-			res, err := b.try("/v1/chat/completions", long)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			res.Body.Close()
-			ended <- res.StatusCode
-		}()
+		go ask()
 		time.Sleep(500 * time.Millisecond)
 		b.order("/sleep", "")
 		if got := <-ended; got != http.StatusInternalServerError {

@@ -100,7 +100,7 @@ func (w *worker) release() {
 	w.forgetReadings()
 }
 
-// takenLine is what a start says that failed because something else is in the way for now.
+// takenLine is what a start says that failed because something else is in its way: that may go.
 var takenLine = regexp.MustCompile(`(?i)in use|taken|busy|occupied`)
 
 // hopelessLine is what the system says of a command that cannot be run, today or tomorrow. The shim has it as text.

@@ -32,7 +32,7 @@ const (
 	followFast   = 50 * time.Millisecond // for the first followFirst: a simulated start takes a second
 	followFirst  = 5 * time.Second
 	redrawEvery  = 500 * time.Millisecond
-	canaryLimit  = 2 * time.Minute // the first request took 30 to 60 s on some GPUs (vLLM issue 19824)
+	canaryLimit  = 2 * time.Minute // the first request took 30 to 60 s on some GPUs (vllm-project/vllm#19824)
 	adoptLimit   = 10 * time.Second
 	attachLimit  = 5 * time.Second // an attached server that has not answered by then is away
 	attachRetry  = 5 * time.Second
